@@ -1,0 +1,1 @@
+"""Drop-in replacements for what people use today."""

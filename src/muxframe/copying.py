@@ -1,0 +1,199 @@
+"""From a source to two sinks, and from a source to frames: the blocking loops."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NoReturn
+
+from ._framing import Demuxer, FrameReader
+from ._framing_py import BLOCK_SIZE, check_truncated
+from .errors import DaemonError, FramingError, SinkError, TruncatedStreamError
+from .protocol import DEFAULT_MAX_FRAME_SIZE, Chunk, Copied, DemuxedInto, Stream, Truncated
+from .sinks import Sink, open_sink
+from .sources import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._framing_py import Frame
+    from .sinks import AnySink
+    from .sources import AnySource
+
+
+def frames(
+    source: AnySource,
+    /,
+    *,
+    max_frame_size: int | None = DEFAULT_MAX_FRAME_SIZE,
+    check_reserved: bool = True,
+    truncated: Truncated = "error",
+) -> Iterator[Frame]:
+    """Iterate over the whole frames of a stream, in wire order.
+
+    Each is held in memory whole; its payload is a view of the memory it was received in, which lives as long as a
+    frame or a view of it does: keep `bytes(frame)` of the few that are to be kept for long.
+
+    Args:
+        source: bytes-like object, path, file descriptor, binary file object, socket (TLS too), or iterable of
+            bytes-like objects. Only a path is opened and closed here.
+        max_frame_size: largest payload, in bytes; None allows 4 GiB - 1. Memory grows with what arrives, not with what
+            a header claims.
+        check_reserved: refuse headers whose bytes 1..3 are not zero.
+        truncated: what an end inside a frame is: "error" raises, "ignore" drops the unfinished frame.
+
+    Returns:
+        An iterator of Frame. It can be shared between threads.
+
+    Raises:
+        FramingError: by `next`, after all frames before the fault. A truncated frame's partial payload is in
+            `exc.chunks`.
+        DaemonError: by `next`: the stream carried a systemerr frame.
+        OSError: by `next`: what the source raised; iteration can go on afterwards (TimeoutError, BlockingIOError).
+
+    >>> for stream, payload in frames(b"\\x01\\0\\0\\0\\0\\0\\0\\x02hi"):
+    ...     print(stream.name, bytes(payload))
+    STDOUT b'hi'
+    """
+    opened = open_source(source)
+    reader = FrameReader(
+        opened.reader(), max_frame_size=max_frame_size, check_reserved=check_reserved, truncated=truncated
+    )
+    return reader
+
+
+def copy(
+    source: AnySource,
+    stdout: AnySink,
+    stderr: AnySink = None,
+    /,
+    *,
+    max_frame_size: int | None = None,
+    check_reserved: bool = True,
+    truncated: Truncated = "error",
+    demuxer: Demuxer | None = None,
+) -> Copied:
+    """Copy the payload of a stream to two sinks, through buffers of fixed size.
+
+    What has been read has been delivered before more is read, so live streams are seen as they come. Within a stream
+    the order is the wire's. Across the two it is kept wherever somebody may be watching: only between two different
+    regular files or buffers it is not.
+
+    Args:
+        source: bytes-like object, path, file descriptor, binary file object, socket (TLS too), or iterable of
+            bytes-like objects. Only a path is opened and closed here.
+        stdout: where streams 0 and 1 go: binary file object, file descriptor, socket, path, bytearray (grows), other
+            writable buffer (filled from its beginning), callable (gets bytes), None (discards), or a tuple or list of
+            these (each gets everything). Only paths are opened (truncated) and closed here.
+        stderr: where stream 2 goes. It may be the same object as stdout: then the two are merged in wire order.
+        max_frame_size: largest payload a header may announce, in bytes. Memory does not depend on it.
+        check_reserved: refuse headers whose bytes 1..3 are not zero.
+        truncated: what an end inside a frame is: "error" raises, "ignore" returns; the partial payload is delivered
+            either way.
+        demuxer: a Demuxer to go on with, after a SinkError or a source's TimeoutError; its own settings hold.
+
+    Returns:
+        Payload bytes of each stream (discarded ones, too) and whole frames.
+
+    Raises:
+        FramingError: the header at `exc.offset` is invalid; what came before it is delivered, `exc.delivered` counts.
+        DaemonError: the stream carried a systemerr frame; otherwise as FramingError.
+        SinkError: a sink failed; the cause is chained. `exc.undelivered` holds what was read but not delivered.
+        OSError: what the source raised, after what came before it was delivered.
+        TypeError, ValueError, BufferError: source or a sink is not one.
+
+    >>> out, err = bytearray(), bytearray()
+    >>> copy(b"\\x01\\0\\0\\0\\0\\0\\0\\x02hi", out, err)
+    Copied(stdout_size=2, stderr_size=0, frames=1)
+    >>> out
+    bytearray(b'hi')
+    """
+    check_truncated(truncated)
+    if demuxer is None:
+        demuxer = Demuxer(max_frame_size=max_frame_size, check_reserved=check_reserved)
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_source(source))
+        out = open_sink(stdout, "stdout")
+        stack.callback(out.close)
+        err = out if _is_same(stdout, stderr) else open_sink(stderr, "stderr")
+        stack.callback(err.close)
+        delivery = _Delivery(demuxer, out, err)
+        for block in opened.blocks():
+            delivery.deliver(block)
+        delivery.finish(truncated)
+        return delivery.copied()
+
+
+def _is_same(stdout: AnySink, stderr: AnySink) -> bool:
+    if stdout is None or stderr is None:
+        return False
+    return stdout is stderr or (isinstance(stdout, (int, str, os.PathLike)) and bool(stdout == stderr))
+
+
+class _Delivery:
+    """Wire bytes in, payload out to two sinks, with account kept of what was taken."""
+
+    def __init__(self, demuxer: Demuxer, stdout: Sink, stderr: Sink) -> None:
+        self._demuxer = demuxer
+        self._sinks = (stdout, stderr)
+        self._buffers = (memoryview(bytearray(BLOCK_SIZE)), memoryview(bytearray(BLOCK_SIZE)))
+        self._sizes = [0, 0]
+        self._frames_before = demuxer.frames
+        self._is_ordered = None in (stdout.identity, stderr.identity) or stdout.identity == stderr.identity
+
+    def copied(self) -> Copied:
+        return Copied(self._sizes[0], self._sizes[1], self._demuxer.frames - self._frames_before)
+
+    def deliver(self, wire: memoryview) -> None:
+        while wire:
+            try:
+                done = self._demuxer._feed_into(wire, *self._buffers, self._is_ordered)
+            except (FramingError, DaemonError) as fault:
+                assert isinstance(fault.delivered, DemuxedInto)
+                self._write(fault.delivered, wire[len(wire) :])
+                fault.delivered = self.copied()
+                raise
+            wire = wire[done.consumed :]
+            self._write(done, wire)
+        self._flush()
+
+    def finish(self, truncated: Truncated) -> None:
+        try:
+            self._demuxer.feed_eof()
+        except (FramingError, DaemonError) as fault:
+            fault.delivered = self.copied()
+            if truncated == "error" or not isinstance(fault, TruncatedStreamError):
+                raise
+
+    def _write(self, done: DemuxedInto, rest: memoryview) -> None:
+        """Write out what a call has put into the buffers; rest is the wire behind it."""
+        pending = [self._buffers[0][: done.stdout_size], self._buffers[1][: done.stderr_size]]
+        for i, sink in enumerate(self._sinks):
+            before = sink.size
+            try:
+                sink.write(pending[i])
+            except Exception as error:
+                self._count(i, sink.size - before, pending)
+                self._fail(i, error, pending, rest)
+            self._count(i, sink.size - before, pending)
+
+    def _count(self, i: int, taken: int, pending: list[memoryview]) -> None:
+        self._sizes[i] += taken
+        pending[i] = pending[i][taken:]
+
+    def _flush(self) -> None:
+        for i, sink in enumerate(self._sinks):
+            try:
+                sink.flush()
+            except Exception as error:
+                self._fail(i, error, [], memoryview(b""))
+
+    def _fail(self, i: int, error: Exception, pending: list[memoryview], rest: memoryview) -> NoReturn:
+        undelivered: list[Chunk] = [
+            (stream, bytes(payload)) for stream, payload in zip((Stream.STDOUT, Stream.STDERR), pending) if payload
+        ]
+        try:
+            undelivered += self._demuxer.feed(rest)
+        except (FramingError, DaemonError) as fault:  # the next copy with this Demuxer raises it
+            undelivered += fault.chunks
+        raise SinkError(("stdout", "stderr")[i], self.copied(), undelivered, error) from error

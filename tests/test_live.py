@@ -1,0 +1,112 @@
+"""The example scenarios, captured afresh from the engines that the environment names.
+
+tests/engines/up starts such engines. Without them each test is skipped, and says which variable is missing. With
+MUXFRAME_REQUIRE_ENGINES=1 it fails instead, except for the engines of the newer versions (the *_NEW variables).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import pytest
+
+import muxframe
+from muxframe.compat.stdcopy import StdCopy
+
+ENGINES = {
+    "DOCKER_HOST": "docker",
+    "PODMAN_HOST": "podman",
+    "DOCKER_HOST_NEW": "newer docker",
+    "PODMAN_HOST_NEW": "newer podman",
+}
+REQUIRED = {"DOCKER_HOST", "PODMAN_HOST"}
+IMAGE = os.environ.get("TEST_IMAGE", "localhost/muxframe-test:latest")
+
+
+def load_capture() -> ModuleType:
+    """Import examples/capture.py, which is a script and in no package."""
+    path = Path(__file__).parent.parent / "examples" / "capture.py"
+    spec = importlib.util.spec_from_file_location("muxframe_examples_capture", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses looks its module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+capture = load_capture()
+
+
+def engine_host(variable: str) -> str:
+    """Return the address of an engine, or skip or fail the test."""
+    host = os.environ.get(variable, "")
+    if not host:
+        no_engine(variable, "is not set")
+    if not host.startswith("unix://"):
+        no_engine(variable, "is not a unix:// address")
+    return host
+
+
+def no_engine(variable: str, why: str) -> NoReturn:
+    """Skip the test, or fail it where the engine is required."""
+    message = f"{variable} {why}: no {ENGINES[variable]} engine"
+    if variable in REQUIRED and os.environ.get("MUXFRAME_REQUIRE_ENGINES") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def record(variable: str, scenario: str) -> Any:
+    """Capture one scenario now; the capture compares the stream with what the container wrote."""
+    engine = capture.Engine(engine_host(variable))
+    try:
+        return capture.record(engine, capture.SCENARIOS[scenario], IMAGE)
+    except capture.ScenarioSkipped as reason:
+        pytest.skip(f"{variable}: {scenario}: {reason}")
+
+
+FRAMED = [name for name, scenario in capture.SCENARIOS.items() if not scenario.tty]
+RAW = [name for name, scenario in capture.SCENARIOS.items() if scenario.tty]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("scenario", FRAMED)
+@pytest.mark.parametrize("variable", ENGINES)
+def test_framed_stream(variable: str, scenario: str, tmp_path: Path) -> None:
+    recording = record(variable, scenario)
+    capture.save(recording, tmp_path)
+    stream = (tmp_path / "stream.bin").read_bytes()
+
+    result = muxframe.demux(stream)
+    assert result.stdout == recording.stdout
+    assert result.stderr == recording.stderr
+
+    with (tmp_path / "copy.out").open("wb") as out, (tmp_path / "copy.err").open("wb") as err:
+        copied = muxframe.copy(tmp_path / "stream.bin", out, err)
+    assert (tmp_path / "copy.out").read_bytes() == recording.stdout
+    assert (tmp_path / "copy.err").read_bytes() == recording.stderr
+    assert (copied.stdout_size, copied.stderr_size) == (len(recording.stdout), len(recording.stderr))
+
+    with (
+        (tmp_path / "stream.bin").open("rb") as source,
+        (tmp_path / "std.out").open("wb") as out,
+        (tmp_path / "std.err").open("wb") as err,
+    ):
+        written = StdCopy(out, err, source)
+    assert (tmp_path / "std.out").read_bytes() == recording.stdout
+    assert (tmp_path / "std.err").read_bytes() == recording.stderr
+    assert written == len(recording.stdout) + len(recording.stderr)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("scenario", RAW)
+@pytest.mark.parametrize("variable", ENGINES)
+def test_terminal_stream_is_refused(variable: str, scenario: str) -> None:
+    recording = record(variable, scenario)
+    assert recording.answer.body == recording.stdout
+    with pytest.raises(muxframe.FramingError):
+        muxframe.demux(recording.answer.body)
