@@ -27,6 +27,7 @@ from .errors import (
     UnknownStreamError,
 )
 from .protocol import HEADER_SIZE, Chunk, Copied, Demuxed, DemuxedInto, Stream
+from .recovery import Gap, recover
 from .sinks import FrameWriter
 
 __version__ = "0.1.0"
@@ -48,6 +49,7 @@ __all__ = [
     "FrameTooLargeError",
     "FrameWriter",
     "FramingError",
+    "Gap",
     "HandshakeError",
     "MuxframeError",
     "NotFoundError",
@@ -61,4 +63,5 @@ __all__ = [
     "demux_into",
     "frames",
     "pack_frame",
+    "recover",
 ]

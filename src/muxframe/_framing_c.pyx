@@ -8,11 +8,12 @@ The loops are in `_framing.h`. What is cold (checking arguments, building errors
 
 cimport cython
 from cpython.buffer cimport (
+    PyBUF_FORMAT,
+    PyBUF_ND,
     PyBUF_SIMPLE,
+    PyBUF_STRIDES,
     PyBUF_WRITABLE,
-    PyBuffer_FillInfo,
     PyBuffer_Release,
-    PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -49,6 +50,7 @@ cdef tuple STREAMS = tuple(Stream)
 cdef size_t MAX_SYSTEMERR_SIZE = _MAX_SYSTEMERR_SIZE
 cdef size_t BLOCK_SIZE = _BLOCK_SIZE
 cdef size_t NOGIL_SIZE = 32 * 1024  # below it, giving up the GIL costs more than it gives
+cdef char *FORMAT = "B"
 cdef uint8_t NOTHING = 0  # what an empty buffer without memory points to
 
 
@@ -256,7 +258,7 @@ cdef class Demuxer:
         cdef size_t size, taken = 0, consumed = 0
         cdef mf_status status = MF_MORE
         cdef bint exact
-        cdef _Outputs held
+        cdef _Outputs held = None
         acquire(data, &view, "data", False)
         try:
             held = _Outputs(stdout, stderr)
@@ -410,7 +412,7 @@ def demux_into(data, stdout, stderr, /, *, max_frame_size=None, check_reserved=T
     cdef size_t size, taken
     cdef uint64_t frames = 0
     cdef bint exact
-    cdef _Outputs held
+    cdef _Outputs held = None
     acquire(data, &view, "data", False)
     try:
         held = _Outputs(stdout, stderr)
@@ -463,6 +465,24 @@ def pack_frame(stream, payload, /):
 # --- whole frames ----------------------------------------------------------------------------------------------------
 
 
+cdef int export(Py_buffer *view, object owner, uint8_t *data, size_t size, bint readonly, int flags) except -1:
+    """Fill in what __getbuffer__ returns. (PyBuffer_FillInfo would leak the reference Cython has put into view.obj.)"""
+    if readonly and flags & PyBUF_WRITABLE:
+        raise BufferError("Object is not writable.")
+    view.obj = owner
+    view.buf = data
+    view.len = <Py_ssize_t>size
+    view.readonly = readonly
+    view.itemsize = 1
+    view.format = FORMAT if flags & PyBUF_FORMAT else NULL
+    view.ndim = 1
+    view.shape = &view.len if flags & PyBUF_ND else NULL
+    view.strides = &view.itemsize if (flags & PyBUF_STRIDES) == PyBUF_STRIDES else NULL
+    view.suboffsets = NULL
+    view.internal = NULL
+    return 0
+
+
 @cython.no_gc
 @cython.final
 cdef class _Block:
@@ -476,7 +496,7 @@ cdef class _Block:
         PyBuffer_Release(&self.view)
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        PyBuffer_FillInfo(view, self, self.data, <Py_ssize_t>self.size, self.own is NULL, flags)
+        export(view, self, self.data, self.size, self.own is NULL, flags)
 
 
 cdef _Block new_block(size_t size):
@@ -530,7 +550,7 @@ cdef class Frame:
         return PyMemoryView_FromObject(self)
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        PyBuffer_FillInfo(view, self, <void *>self.data, <Py_ssize_t>self.size, True, flags)
+        export(view, self, <uint8_t *>self.data, self.size, True, flags)
 
     def __iter__(self):
         return iter((STREAMS[self.number], PyMemoryView_FromObject(self)))

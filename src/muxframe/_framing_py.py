@@ -42,8 +42,7 @@ BLOCK_SIZE = 256 * 1024  # FrameReader: what is asked of the source at once
 _HEADER = Struct(">BxxxI")
 _KIND_AND_SIZE = Struct(">II")  # kind: the stream and, below it, the reserved bytes
 _STREAMS = tuple(Stream)
-_STDOUT, _STDERR = 0, 1  # the two outputs
-_OUTPUTS = {0 << 24: _STDOUT, 1 << 24: _STDOUT, 2 << 24: _STDERR}  # of a kind; of a stream's number: number >> 1
+_OUTPUTS = {0 << 24: 0, 1 << 24: 0, 2 << 24: 1}  # the output of a kind; of a stream's number it is number >> 1
 
 
 # --- buffers ---------------------------------------------------------------------------------------------------------
@@ -79,6 +78,23 @@ def _flat(view: memoryview) -> memoryview:
         from pickle import PickleBuffer
 
         return PickleBuffer(view).raw()
+
+
+class _Outputs(list["memoryview | None"]):
+    """The two outputs of a call, [0] for streams 0 and 1: writable buffers, held while it runs, or None to discard."""
+
+    def __init__(self, stdout: Buffer | None, stderr: Buffer | None) -> None:
+        super().__init__()
+        for buffer, name in ((stdout, "stdout"), (stderr, "stderr")):
+            self.append(None if buffer is None else writable(buffer, name))
+
+    def __enter__(self) -> _Outputs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for view in self:
+            if view is not None:
+                view.release()
 
 
 def check_limit(max_frame_size: int | None) -> None:
@@ -197,8 +213,7 @@ class Demuxer(_OneAtATime):
             BufferError: data is not contiguous.
             ValueError: feed_eof was called before.
         """
-        view = readable(data)
-        with self._turn():
+        with readable(data) as view, self._turn():
             return self._feed(view)
 
     def feed_into(self, data: Buffer, stdout: Buffer | None, stderr: Buffer | None, /) -> DemuxedInto:
@@ -229,12 +244,7 @@ class Demuxer(_OneAtATime):
 
         So at most one output gets bytes in a call, and writing them out call by call keeps the wire's order.
         """
-        view = readable(data)
-        outputs = (
-            None if stdout is None else writable(stdout, "stdout"),
-            None if stderr is None else writable(stderr, "stderr"),
-        )
-        with self._turn():
+        with readable(data) as view, _Outputs(stdout, stderr) as outputs, self._turn():
             self._check_open()
             sizes = [0, 0]
             position = 0
@@ -262,9 +272,9 @@ class Demuxer(_OneAtATime):
                     position += size
                     self._take_payload(size)
             except (FramingError, DaemonError) as fault:
-                fault.delivered = DemuxedInto(position, sizes[_STDOUT], sizes[_STDERR])
+                fault.delivered = DemuxedInto(position, *sizes)
                 raise
-            return DemuxedInto(position, sizes[_STDOUT], sizes[_STDERR])
+            return DemuxedInto(position, *sizes)
 
     def get_buffer(self, sizehint: int = -1, /) -> memoryview:
         """Return memory to receive wire bytes into: with `buffer_updated` the pair asyncio.BufferedProtocol asks for.
@@ -294,8 +304,8 @@ class Demuxer(_OneAtATime):
         size = 0 if self._receive_buffer is None else RECEIVE_BUFFER_SIZE
         if not 0 <= nbytes <= size:
             raise ValueError(f"nbytes is {nbytes}, the buffer has {size}")
-        with memoryview(self._receive_buffer or b"") as view, self._turn():
-            return self._feed(view[:nbytes])
+        with memoryview(self._receive_buffer or b"")[:nbytes] as view, self._turn():
+            return self._feed(view)
 
     def feed_eof(self) -> None:
         """Say that the stream has ended. Nothing can be fed afterwards.
@@ -440,7 +450,8 @@ def demux(
     """
     check_limit(max_frame_size)
     check_truncated(truncated)
-    wire = data if type(data) is bytes else bytes(readable(data))
+    with readable(data) as view:
+        wire = data if type(data) is bytes else bytes(view)
     parts: tuple[list[bytes], list[bytes]] = ([], [])
     position = _demux_whole_frames(wire, parts, max_frame_size, check_reserved)
     rest = Demuxer(max_frame_size=max_frame_size, check_reserved=check_reserved)
@@ -519,33 +530,29 @@ def demux_into(
     bytearray(b'hi')
     """
     check_limit(max_frame_size)
-    view = readable(data)
-    outputs = (
-        None if stdout is None else writable(stdout, "stdout"),
-        None if stderr is None else writable(stderr, "stderr"),
-    )
     limit = MAX_PAYLOAD_SIZE if max_frame_size is None else max_frame_size
     mask = 0xFFFF_FFFF if check_reserved else 0xFF00_0000
     sizes = [0, 0]
     position = 0
-    while len(view) - position >= HEADER_SIZE:
-        kind, size = _KIND_AND_SIZE.unpack_from(view, position)
-        target = _OUTPUTS.get(kind & mask)
-        start = position + HEADER_SIZE
-        if target is None or size > limit or size > len(view) - start:
-            break
-        output = outputs[target]
-        if output is not None:
-            if size > len(output) - sizes[target]:
+    with readable(data) as view, _Outputs(stdout, stderr) as outputs:
+        while len(view) - position >= HEADER_SIZE:
+            kind, size = _KIND_AND_SIZE.unpack_from(view, position)
+            target = _OUTPUTS.get(kind & mask)
+            start = position + HEADER_SIZE
+            if target is None or size > limit or size > len(view) - start:
                 break
-            output[sizes[target] : sizes[target] + size] = view[start : start + size]
-        sizes[target] += size
-        position = start + size
-    done = DemuxedInto(position, *sizes)
-    if position < len(view):
-        rooms = [None if output is None else len(output) for output in outputs]
-        check_rest(view[position:], done, rooms, max_frame_size=max_frame_size, check_reserved=check_reserved)
-    return done
+            output = outputs[target]
+            if output is not None:
+                if size > len(output) - sizes[target]:
+                    break
+                output[sizes[target] : sizes[target] + size] = view[start : start + size]
+            sizes[target] += size
+            position = start + size
+        done = DemuxedInto(position, *sizes)
+        if position < len(view):
+            rooms = [None if output is None else len(output) for output in outputs]
+            check_rest(view[position:], done, rooms, max_frame_size=max_frame_size, check_reserved=check_reserved)
+        return done
 
 
 def check_rest(
@@ -558,20 +565,21 @@ def check_rest(
 ) -> None:
     """Raise what makes rest something `demux_into` can never take: it is not just incomplete or waiting for room."""
     offset = done.consumed
-    header = bytes(rest[:HEADER_SIZE])
-    fault: FramingError | DaemonError | None = header_error(
-        header, offset, max_frame_size=max_frame_size, check_reserved=check_reserved
-    )
-    if fault is None and len(header) == HEADER_SIZE:
-        number, size = _HEADER.unpack(header)
-        if number == Stream.SYSTEMERR:
-            text = rest[HEADER_SIZE : HEADER_SIZE + min(size, MAX_SYSTEMERR_SIZE)]
-            if len(text) == min(size, MAX_SYSTEMERR_SIZE):
-                fault = DaemonError(_decode(text), offset)
-        else:
-            room = rooms[number >> 1]
-            if not offset and room is not None and size > room:
-                fault = FrameTooLargeError(offset, header, room)
+    with rest:
+        header = bytes(rest[:HEADER_SIZE])
+        fault: FramingError | DaemonError | None = header_error(
+            header, offset, max_frame_size=max_frame_size, check_reserved=check_reserved
+        )
+        if fault is None and len(header) == HEADER_SIZE:
+            number, size = _HEADER.unpack(header)
+            if number == Stream.SYSTEMERR:
+                text = bytes(rest[HEADER_SIZE : HEADER_SIZE + min(size, MAX_SYSTEMERR_SIZE)])
+                if len(text) == min(size, MAX_SYSTEMERR_SIZE):
+                    fault = DaemonError(_decode(text), offset)
+            else:
+                room = rooms[number >> 1]
+                if not offset and room is not None and size > room:
+                    fault = FrameTooLargeError(offset, header, room)
     if fault is not None:
         fault.delivered = done
         raise fault
@@ -593,10 +601,10 @@ def pack_frame(stream: int, payload: Buffer, /) -> bytes:
     """
     if not 0 <= stream <= Stream.SYSTEMERR:
         raise ValueError(f"stream must be 0..3, not {stream}")
-    view = readable(payload, "payload")
-    if len(view) > MAX_PAYLOAD_SIZE:
-        raise ValueError(f"payload of {len(view)} bytes does not fit into a frame")
-    return b"".join((_HEADER.pack(stream, len(view)), view))
+    with readable(payload, "payload") as view:
+        if len(view) > MAX_PAYLOAD_SIZE:
+            raise ValueError(f"payload of {len(view)} bytes does not fit into a frame")
+        return b"".join((_HEADER.pack(stream, len(view)), view))
 
 
 # --- whole frames ----------------------------------------------------------------------------------------------------
@@ -714,7 +722,10 @@ class FrameReader(_OneAtATime):
             self._view = self._writable.toreadonly()  # the block, for the frames to point into
         else:
             view = readable(source)
-            self._view = view if view.readonly else memoryview(bytes(view))
+            if not view.readonly:
+                with view:
+                    view = memoryview(bytes(view))
+            self._view = view
             self._end = len(self._view)
             self._eof = True
 

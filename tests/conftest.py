@@ -1,0 +1,26 @@
+"""What several test files share.
+
+`core` runs a test on both twins directly. Everything else tests the public names on the backend that is in use: the
+whole suite is run once with MUXFRAME_BACKEND=python and once with =cython.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(params=["python", "cython"])
+def core(request: pytest.FixtureRequest) -> Any:
+    """Either twin's module."""
+    if request.param == "python":
+        return importlib.import_module("muxframe._framing_py")
+    try:
+        return importlib.import_module("muxframe._framing_c")
+    except ModuleNotFoundError:
+        if os.environ.get("MUXFRAME_BACKEND") == "cython":
+            raise
+        pytest.skip("the compiled core was not built")
