@@ -7,6 +7,7 @@ or that a subinterpreter may not load, is passed over: a broken one is an error.
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = ["BACKEND", "Demuxer", "Frame", "FrameReader", "demux", "demux_into", "pack_frame"]
@@ -19,7 +20,7 @@ def _choose() -> str:
     if wanted == "python":
         return "python"
     try:
-        from . import _framing_c  # noqa: F401
+        import_module(f"{__package__}._framing_c")
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == f"{__package__}._framing_c"
         if wanted is None and (absent or "subinterpreters" in str(error)):

@@ -68,7 +68,7 @@ cdef class Demuxer:
 
     cdef list take(self, const uint8_t *src, size_t size)
     cdef object take_into(self, object data, object stdout, object stderr, bint ordered)
-    cdef int check_open(self) except -1
+    cdef int begin(self) except -1
     cdef int check_header(self, mf_status status) except -1
     cdef size_t take_text(self, const uint8_t *src, size_t size) except? 0
     cdef int finish_text(self) except -1

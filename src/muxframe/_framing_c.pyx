@@ -229,9 +229,8 @@ cdef class Demuxer:
         cdef mf_state *state = &self.state
         cdef size_t taken = 0
         cdef list chunks = []
-        self.turn.enter(self)
+        self.begin()
         try:
-            self.check_open()
             while src < end:
                 if state.remaining == 0:
                     self.check_header(mf_take_header(state, src, <size_t>(end - src), &taken))
@@ -265,9 +264,8 @@ cdef class Demuxer:
             src = <const uint8_t *>view.buf
             size = <size_t>view.len
             exact = held.overlap(src, size)
-            self.turn.enter(self)
+            self.begin()
             try:
-                self.check_open()
                 if self.text is not None:
                     consumed = self.take_text(src, size)
                 if size - consumed >= NOGIL_SIZE:
@@ -294,11 +292,17 @@ cdef class Demuxer:
                 held.release()
             PyBuffer_Release(&view)
 
-    cdef int check_open(self) except -1:
-        if self.fault is not None:
-            raise again(self.fault)
-        if self.closed:
-            raise ValueError("feed after feed_eof")
+    cdef int begin(self) except -1:
+        """Begin a call that takes bytes; it ends with turn.leave()."""
+        self.turn.enter(self)
+        try:
+            if self.fault is not None:
+                raise again(self.fault)
+            if self.closed:
+                raise ValueError("feed after feed_eof")
+        except:
+            self.turn.leave()
+            raise
         return 0
 
     cdef int check_header(self, mf_status status) except -1:

@@ -111,6 +111,9 @@ def copy(
     check_truncated(truncated)
     if demuxer is None:
         demuxer = Demuxer(max_frame_size=max_frame_size, check_reserved=check_reserved)
+    for sink, name in ((stdout, "stdout"), (stderr, "stderr")):
+        if _is_same_file(source, sink):
+            raise ValueError(f"source and {name} are the same file")
     with ExitStack() as stack:
         opened = stack.enter_context(open_source(source))
         out = open_sink(stdout, "stdout")
@@ -122,6 +125,12 @@ def copy(
             delivery.deliver(block)
         delivery.finish(truncated)
         return delivery.copied()
+
+
+def _is_same_file(source: AnySource, sink: AnySink) -> bool:
+    """Say whether opening sink would empty source."""
+    paths = (str, os.PathLike)
+    return isinstance(source, paths) and isinstance(sink, paths) and os.path.exists(sink) and os.path.samefile(source, sink)
 
 
 def _is_same(stdout: AnySink, stderr: AnySink) -> bool:
@@ -149,8 +158,8 @@ class _Delivery:
             try:
                 done = self._demuxer._feed_into(wire, *self._buffers, self._is_ordered)
             except (FramingError, DaemonError) as fault:
-                assert isinstance(fault.delivered, DemuxedInto)
-                self._write(fault.delivered, wire[len(wire) :])
+                if isinstance(fault.delivered, DemuxedInto):  # None: the Demuxer had failed before
+                    self._write(fault.delivered, wire[len(wire) :])
                 fault.delivered = self.copied()
                 raise
             wire = wire[done.consumed :]

@@ -110,7 +110,8 @@ class _Archive:
         self._min_frames = min_frames
         self._window = bytearray()
         self._start = 0  # offset of the window
-        self._candidate = re.compile(rb"[\x01-\x03]\0\0\0[\0-" + re.escape(bytes([min(max_frame_size >> 24, 255)])) + b"]")
+        highest = re.escape(bytes([min(max_frame_size >> 24, 255)]))  # first byte of a size
+        self._candidate = re.compile(rb"[\x01-\x03]\0\0\0[\0-" + highest + b"]")
 
     @property
     def end(self) -> int:
@@ -161,12 +162,19 @@ class _Archive:
         return None
 
     def continues(self, position: int) -> bool:
-        """Say whether a header, its beginning, or the end is at position. Nobody sends empty frames of stdin: zeros."""
+        """Say whether a header, its beginning, or the end is at position.
+
+        A header of stdin is mostly zeros, and nobody sends it: it needs a second one behind it.
+        """
+        if not self._is_plausible(position):
+            return False
+        header = self.header(position)
+        return len(header) < HEADER_SIZE or header[0] > 0 or (any(header) and self._is_plausible(self.frame_end(position)))
+
+    def _is_plausible(self, position: int) -> bool:
         if not self.has(position, 1):
             return self.end == position
         header = self.header(position)
-        if len(header) == HEADER_SIZE and not any(header):
-            return False
         return header_error(header, position, max_frame_size=self._max_frame_size, check_reserved=True) is None
 
     def resumes(self, position: int) -> bool:
@@ -195,7 +203,7 @@ class _Archive:
 
     def find_inside(self, position: int, end: int) -> int | None:
         """Return the first offset inside a frame from which frames follow one another past its end, or None."""
-        self.has(position, end - position)
+        self.has(position, end + HEADER_SIZE - position)
         stop = min(end, self.end)
         dead: set[int] = set()  # where a run came by that did not get past the end: so each offset is tried once
         for candidate in self._candidates(position + 1, stop):
@@ -209,8 +217,8 @@ class _Archive:
 
     def _candidates(self, position: int, end: int) -> list[int]:
         """List where something like a header begins in a part of the window."""
-        found = self._candidate.finditer(self._window, position - self._start, end - self._start)
-        return [self._start + match.start() for match in found]
+        found = self._candidate.finditer(self._window, position - self._start, end + HEADER_SIZE - self._start)
+        return [offset for match in found if (offset := self._start + match.start()) < end]
 
 
 def _pieces(source: Source) -> Iterator[memoryview]:

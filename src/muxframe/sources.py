@@ -114,10 +114,20 @@ class _Path(_Descriptor):
         super().__init__(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
         self._open = True
 
+    def readinto(self, buffer: memoryview, /) -> int:
+        size = super().readinto(buffer) if self._open else 0
+        if not size:
+            self.close()
+        return size
+
     def close(self) -> None:
         if self._open:
             self._open = False
             os.close(self._descriptor)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_open"):  # of frames that nobody has read to the end
+            self.close()
 
 
 class _Socket(Source):

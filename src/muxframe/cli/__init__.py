@@ -1,0 +1,91 @@
+"""The command line: `muxframe demux | mux | inspect | completion | man`.
+
+    parser.py    every option and its help: the one source of --help, completion and man page
+    demux.py mux.py inspect.py manual.py      a command each
+    files.py interrupt.py progress.py         what they share
+
+Here is what holds for all of them: which module runs, and what an end that is not a success looks like. Everything a
+command does not need is imported late or not at all, so that it starts fast.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+
+from ..errors import MuxframeError
+from .files import STDOUT_NAME, Failure, Naming, complain
+
+__all__ = ["main"]
+
+FAILED, USAGE, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's.
+
+    Returns:
+        0, 1 for an error of the stream or of a file, 2 for misuse, 141 where an output pipe was closed by its reader.
+        An interrupt (ctrl-C) ends the process by SIGINT itself, so that a shell sees 130 and stops its script; where
+        that cannot be, 130 is returned.
+    """
+    try:
+        status = _run(sys.argv[1:] if argv is None else argv)
+        if sys.stdout is not None:
+            with Naming(STDOUT_NAME):
+                sys.stdout.flush()  # --help and --version are still in there
+    except KeyboardInterrupt:
+        return _end_interrupted()
+    except BrokenPipeError:
+        _discard_stdout()
+        return CLOSED_PIPE
+    except Failure as failure:
+        complain(str(failure))
+        return failure.status
+    except OSError as error:
+        if error.filename == STDOUT_NAME:
+            _discard_stdout()
+        text = error.strerror or str(error)
+        complain(text if error.filename is None else f"{os.fsdecode(error.filename)}: {text}")
+        return FAILED
+    except MuxframeError as error:
+        complain(str(error))
+        return FAILED
+    return status
+
+
+def _run(argv: list[str]) -> int:
+    from .parser import build_parser
+
+    try:
+        arguments = build_parser().parse_args(argv)
+        return int(import_module(f"{__name__}.{arguments.module}").run(arguments))
+    except SystemExit as stop:  # argparse's way to say --help, --version and misuse
+        return stop.code if isinstance(stop.code, int) else USAGE
+
+
+def _end_interrupted() -> int:
+    """Die by SIGINT, as shells expect of a process that was interrupted."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        if os.name == "posix":
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+    except (OSError, ValueError):  # nobody reads it, or this is not the main thread
+        _discard_stdout()
+    return INTERRUPTED
+
+
+def _discard_stdout() -> None:
+    """Let the interpreter's own flush at exit find nothing to complain about."""
+    if sys.stdout is not None:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (OSError, ValueError):  # replaced by something that is no file
+            pass

@@ -1,0 +1,99 @@
+"""`muxframe demux`: take a stream apart."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from .._framing import pack_frame
+from ..copying import copy
+from ..errors import DaemonError, FramingError, SinkError
+from ..protocol import Stream
+from .files import STDERR, STDOUT, Failure, complain, open_input, open_outputs
+from .interrupt import Input, Interrupt
+from .progress import watched
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from ..recovery import Gap
+    from .files import File
+    from .interrupt import Readable
+
+BATCH_SIZE = 256 * 1024  # of recovered frames from a file on a disk; from elsewhere each is passed on at once
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    with ExitStack() as stack:
+        source = stack.enter_context(open_input(arguments.source))
+        outputs = {STDOUT: arguments.stdout, STDERR: arguments.stderr}
+        stdout, stderr = open_outputs(stack, outputs, [source])
+        try:
+            with Interrupt(source) as interrupt:
+                wire = stack.enter_context(
+                    watched(Input(source, interrupt), source, (stdout, stderr), wanted=arguments.progress)
+                )
+                if arguments.recover:
+                    recovery = _Recovery(source, interrupt, arguments.max_frame_size)
+                    copy(recovery.frames(wire), stdout.descriptor, stderr.descriptor)
+                    return 1 if recovery.gaps else 0
+                copy(
+                    wire,
+                    stdout.descriptor,
+                    stderr.descriptor,
+                    max_frame_size=arguments.max_frame_size,
+                    truncated=arguments.truncated,
+                )
+        except (FramingError, DaemonError) as fault:
+            raise Failure(f"{source.name}: {fault}") from fault
+        except SinkError as error:
+            if error.errno == errno.EPIPE:
+                raise BrokenPipeError from error
+            output = stdout if error.sink == "stdout" else stderr
+            taken = error.delivered
+            sizes = f"delivered: {taken.stdout_size} bytes of stdout, {taken.stderr_size} of stderr"
+            raise Failure(f"{output.name}: {error.strerror} ({sizes})") from error
+    return 0
+
+
+class _Recovery:
+    """A damaged archive made whole: its healthy frames on the wire again; everything else is told on stderr."""
+
+    def __init__(self, source: File, interrupt: Interrupt, max_frame_size: int | None) -> None:
+        self._source = source
+        self._interrupt = interrupt
+        self._options = {} if max_frame_size is None else {"max_frame_size": max_frame_size}
+        self.gaps = 0
+
+    def frames(self, wire: Readable) -> Iterator[bytes]:
+        """Yield the frames that carry payload, several at a time where nobody waits for them."""
+        from ..recovery import Gap, recover  # needs re
+
+        batch_size = BATCH_SIZE if self._source.is_regular else 0
+        batch = bytearray()
+        for item in recover(wire, **self._options):
+            if isinstance(item, Gap):
+                yield _emptied(batch)
+                self._report(item)
+            elif item.stream is Stream.SYSTEMERR:
+                yield _emptied(batch)
+                complain(f"{self._source.name}: {DaemonError(str(item.payload, 'utf-8', 'replace'))}")
+            else:
+                batch += pack_frame(item.stream, item.payload)
+                if len(batch) > batch_size:
+                    yield _emptied(batch)
+        yield _emptied(batch)
+
+    def _report(self, gap: Gap) -> None:
+        if not self._interrupt.happened:  # after an interrupt the end of what was read is no damage
+            self.gaps += 1
+            complain(f"{self._source.name}: gap of {gap.size} bytes at offset {gap.offset}: {gap.reason}")
+
+
+def _emptied(batch: bytearray) -> bytes:
+    content = bytes(batch)
+    batch.clear()
+    return content

@@ -1,0 +1,138 @@
+"""What commands read from and write to: opened once, named in every error, and never written over by themselves."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+    from typing import Self
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+STDOUT_NAME, STDERR_NAME = "standard output", "standard error"
+
+#: Opening a FIFO must not wait for its writer: a poll can be interrupted, and watches two at once.
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | (os.O_NONBLOCK if hasattr(select, "poll") else 0)
+_WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+
+
+class Failure(Exception):
+    """One line for the user, and the exit code."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def complain(text: str) -> None:
+    """Print a line on this process's stderr, as far as there is one."""
+    try:
+        if sys.stderr is not None:
+            print(f"muxframe: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # so that the interpreter can flush at exit
+
+
+class Naming:
+    """Put a file's name into the OSErrors of a block. A class, since a generator costs each small write more."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = self._name
+
+
+def say(text: str) -> None:
+    """Print a result on this process's stdout, now, so that what goes wrong is known here."""
+    if sys.stdout is None:
+        raise Failure(f"{STDOUT_NAME}: is closed")
+    encoding = sys.stdout.encoding or "utf-8"
+    with Naming(STDOUT_NAME):
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+
+
+class File:
+    """A descriptor with a name for messages; a context manager that closes what was opened here."""
+
+    def __init__(self, name: str, descriptor: int, *, is_owned: bool) -> None:
+        self.name = name
+        self.descriptor = descriptor
+        self._is_owned = is_owned
+        with Naming(name):
+            self.status = os.fstat(descriptor)
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether it is a file on a disk: it has a size, and reading it does not wait."""
+        return stat.S_ISREG(self.status.st_mode)
+
+    def is_same(self, other: File) -> bool:
+        """Say whether both are one regular file, under whatever names."""
+        return self.is_regular and os.path.samestat(self.status, other.status)
+
+    def clear(self) -> None:
+        """Cut a regular file that was opened here to nothing."""
+        if self._is_owned and self.is_regular:
+            with Naming(self.name):
+                os.ftruncate(self.descriptor, 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_owned:
+            with Naming(self.name):  # a disk on the network may only now say that it is full
+                os.close(self.descriptor)
+
+
+def open_input(path: str) -> File:
+    """Open a file to read; - is this process's stdin."""
+    if path == "-":
+        return File(path, STDIN, is_owned=False)
+    file = File(path, os.open(path, _READ), is_owned=True)
+    if stat.S_ISDIR(file.status.st_mode):
+        with file:
+            raise Failure(f"{path}: Is a directory")
+    return file
+
+
+def open_outputs(stack: ExitStack, paths: dict[int, str | None], inputs: list[File]) -> list[File]:
+    """Open the files to write, emptied; but first make sure that none of them is being read.
+
+    Args:
+        stack: closes them.
+        paths: by the descriptor of this process that serves where there is no path; - is this process's stdout.
+        inputs: open files that must stay as they are.
+
+    Returns:
+        A File for each path. Where two paths lead to the same file, both are the same object: opened twice, each would
+        write over what the other has written.
+
+    Raises:
+        Failure: an output is one of the inputs.
+        OSError: a file cannot be opened.
+    """
+    outputs: list[File] = []
+    for default, path in paths.items():
+        if path is None or path == "-":
+            descriptor = default if path is None else STDOUT
+            name = STDERR_NAME if descriptor == STDERR else STDOUT_NAME
+            file = File(name, descriptor, is_owned=False)
+        else:
+            file = stack.enter_context(File(path, os.open(path, _WRITE, 0o666), is_owned=True))
+        if any(file.is_same(source) for source in inputs):
+            raise Failure(f"{file.name}: is both read and written", 2)
+        outputs.append(next((other for other in outputs if file.is_same(other)), file))
+    for file in outputs:
+        file.clear()
+    return outputs

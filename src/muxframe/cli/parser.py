@@ -1,0 +1,212 @@
+"""Every option and its help: the one source of --help, of completion and of the man page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..protocol import MAX_PAYLOAD_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Arguments with one of these as metavar are files; completion asks.
+FILE_METAVARS = ("FILE", "SOURCE", "STDOUT_FILE", "STDERR_FILE")
+
+SHELLS = ("bash", "zsh", "tcsh", "fish")
+
+EXIT_CODES = """\
+exit codes:
+  0    all is well
+  1    the stream is damaged, carries an error of the daemon's, or a file cannot be read or written
+  2    the command was misused
+  130  interrupted (ctrl-C); what had been read was delivered
+  141  an output is a pipe whose reader has gone
+"""
+
+DEMUX = """\
+Take a multiplexed stream of Docker or Podman (attach, exec, logs) apart into stdout and stderr.
+
+Payload is written as it arrives, in the order of the wire. Both outputs may be the same file: then the two
+are merged in that order. What comes before a fault is delivered; then the fault is told on stderr.
+"""
+
+MUX = """\
+Make a multiplexed stream of one or two files: what `muxframe demux` takes apart again.
+
+Pipes and FIFOs are framed as data arrives on either. Of files on a disk a frame is taken from each in turn.
+With neither file given, stdin becomes the stream's stdout.
+"""
+
+INSPECT = """\
+Say what is in a multiplexed stream: frames and bytes of each stream, their sizes, and the first fault.
+
+Memory does not grow with the stream or its frames.
+"""
+
+INSPECT_JSON = """\
+--json prints one object:
+  source       the name as given
+  wire_size    bytes up to the end or the first fault (with --recover: all)
+  frames       whole frames
+  payload_size bytes of payload, those of a frame that was cut off included
+  streams      stdin, stdout, stderr, systemerr: {frames, payload_size, empty_frames,
+               sizes: [{from, to, frames}]}; sizes holds the ranges that occur (powers of two)
+  largest      {stream, offset, size} of the first frame with the largest payload, or null
+  smallest     the same of the smallest
+  fault        {error, offset, text} of the first fault, or null; error is the class in muxframe
+  systemerr    the daemon's error text, or null
+  truncated    whether the stream ends inside a frame
+  raw_tty      {suspected, reason}: whether this looks like the raw stream of a container with a TTY
+  gaps         with --recover [{offset, size, reason}], otherwise null
+  interrupted  whether an interrupt ended it early
+"""
+
+COMPLETION = """\
+Print the completion for a shell. Needs the extra: pip install 'muxframe[cli]'.
+
+  bash   muxframe completion bash > ~/.local/share/bash-completion/completions/muxframe
+  zsh    muxframe completion zsh > a directory of $fpath/_muxframe
+  tcsh   muxframe completion tcsh > ~/.muxframe.tcsh, and source it in ~/.tcshrc
+  fish   muxframe completion fish > ~/.config/fish/completions/muxframe.fish
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the whole command line. `module` in its result says who runs."""
+    parser = _Parser(
+        prog="muxframe",
+        description="Docker's and Podman's multiplexed streams: taken apart, made, and looked into.",
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("--version", action=_Version, help="show the version, the backend and Python's version")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_demux(commands)
+    _add_mux(commands)
+    _add_inspect(commands)
+    completion = _add(commands, "completion", "manual", "print a shell's completion", COMPLETION)
+    completion.add_argument("shell", choices=SHELLS, help="the shell to complete in")
+    _add(commands, "man", "manual", "print the manual page (roff)", "Print the manual page: muxframe man | man -l -")
+    return parser
+
+
+def _add_demux(commands: Any) -> None:
+    demux = _add(commands, "demux", "demux", "take a stream apart", DEMUX)
+    _add_source(demux)
+    demux.add_argument("-o", "--stdout", metavar="FILE", help="where stdout goes; - is this process's stdout (default)")
+    demux.add_argument(
+        "-e", "--stderr", metavar="FILE", help="where stderr goes; - is this process's stdout (default: its stderr)"
+    )
+    demux.add_argument(
+        "--no-progress",
+        dest="progress",
+        action="store_false",
+        help="draw no progress bar (there is one for large files if stderr is a terminal and rich is installed)",
+    )
+    ends = demux.add_mutually_exclusive_group()
+    ends.add_argument(
+        "--truncated",
+        choices=("error", "ignore"),
+        default="error",
+        help="what an end inside a frame is; its payload is delivered either way (default: %(default)s)",
+    )
+    ends.add_argument(
+        "--recover",
+        action="store_true",
+        help="read what can be read of a damaged archive; each gap, and an error of the daemon's, is told on stderr",
+    )
+
+
+def _add_mux(commands: Any) -> None:
+    mux = _add(commands, "mux", "mux", "make a stream of files", MUX)
+    mux.add_argument("stdout_file", metavar="STDOUT_FILE", nargs="?", help="becomes stdout; - is this process's stdin")
+    mux.add_argument("stderr_file", metavar="STDERR_FILE", nargs="?", help="becomes stderr; - is this process's stdin")
+    mux.add_argument("--stdout", metavar="FILE", help="the same as STDOUT_FILE")
+    mux.add_argument("-e", "--stderr", metavar="FILE", help="the same as STDERR_FILE, which it allows to come alone")
+    mux.add_argument("-o", "--output", metavar="FILE", help="where the stream goes (default: this process's stdout)")
+    mux.add_argument(
+        "--frame-size",
+        type=frame_size,
+        metavar="SIZE",
+        default=32 * 1024,
+        help="most payload in a frame, in bytes or with k, M or G (default: 32k, as Docker's)",
+    )
+
+
+def _add_inspect(commands: Any) -> None:
+    inspect = _add(commands, "inspect", "inspect", "look into a stream", INSPECT, INSPECT_JSON)
+    _add_source(inspect)
+    inspect.add_argument("--json", action="store_true", help="print one JSON object; its keys are below")
+    inspect.add_argument("--recover", action="store_true", help="go on behind a fault, and list the gaps")
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", metavar="SOURCE", nargs="?", default="-", help="the stream; - is stdin (default)")
+    command.add_argument(
+        "--max-frame-size",
+        type=size,
+        metavar="SIZE",
+        help="most payload a header may announce, in bytes or with k, M or G (default: 4G-1; with --recover 1M)",
+    )
+
+
+def _add(
+    commands: Any, name: str, module: str, summary: str, description: str, epilog: str = ""
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=description, epilog="\n".join(filter(None, (epilog, EXIT_CODES)))
+    )
+    command.set_defaults(module=module)
+    return command
+
+
+def size(text: str) -> int:
+    """Read a number of bytes: 4096, 64k, 16M, 1G (powers of 1024)."""
+    digits, shift = text, 0
+    if text[-1:].lower() in ("k", "m", "g"):
+        digits, shift = text[:-1], {"k": 10, "m": 20, "g": 30}[text[-1].lower()]
+    if not (digits.isascii() and digits.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: 4096, 64k, 16M or 1G")
+    return int(digits) << shift
+
+
+def frame_size(text: str) -> int:
+    """Read a size that a frame can have."""
+    value = size(text)
+    if not 0 < value <= MAX_PAYLOAD_SIZE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 1 and {MAX_PAYLOAD_SIZE}")
+    return value
+
+
+def version_text() -> str:
+    """Say which muxframe this is, and why the backend is the one it is."""
+    from .. import BACKEND, __version__
+
+    why = ""
+    if BACKEND == "python":
+        asked = os.environ.get("MUXFRAME_BACKEND") == "python"
+        why = ", as MUXFRAME_BACKEND asks" if asked else ": the compiled core was not built"
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"muxframe {__version__} ({BACKEND} backend{why}), Python {python} ({sys.implementation.name})\n"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Texts as they are written; no guessing from the beginnings of options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+
+class _Version(argparse.Action):
+    """As argparse's own, without breaking the line."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from .files import say
+
+        say(version_text())
+        parser.exit()

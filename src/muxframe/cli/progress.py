@@ -1,0 +1,59 @@
+"""A progress bar on the terminal, where there is one, something to wait for, and rich to draw it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .files import STDERR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .files import File
+    from .interrupt import Readable
+
+THRESHOLD = 64 * 1024 * 1024  # bytes; less is over before a bar is drawn
+
+
+@contextmanager
+def watched(wire: Readable, source: File, outputs: Sequence[File], *, wanted: bool) -> Iterator[Readable]:
+    """Draw a bar on stderr while source is read through what this gives; without a reason to, give wire itself.
+
+    No bar where payload goes to a terminal: it would be drawn into it.
+    """
+    is_long = source.is_regular and source.status.st_size > THRESHOLD
+    is_seen = os.isatty(STDERR) and not any(os.isatty(output.descriptor) for output in outputs)
+    if not (wanted and is_long and is_seen):
+        yield wire
+        return
+    try:
+        progress: Any = import_module("rich.progress")
+    except ImportError:
+        yield wire
+        return
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(binary_units=True),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        console=import_module("rich.console").Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        yield _Counting(wire, bar, bar.add_task(source.name, total=source.status.st_size))
+
+
+class _Counting:
+    def __init__(self, wire: Readable, bar: Any, task: Any) -> None:
+        self._wire = wire
+        self._bar = bar
+        self._task = task
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        size = self._wire.readinto(buffer)
+        self._bar.advance(self._task, size)
+        return size

@@ -1,0 +1,84 @@
+"""What README.md and docs/ show runs: the Python blocks of each file, in order, and the shell blocks after them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+DOCUMENTS = [path for path in (PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))) if path.exists()]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)\s]+))?\)")
+
+pytestmark = pytest.mark.skipif(not DOCUMENTS, reason="README.md and docs are not beside the tests")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
+
+
+def blocks(path: Path, language: str) -> list[tuple[int, str]]:
+    """List a document's blocks: the number of lines before each, and its text."""
+    text = path.read_text(encoding="utf-8")
+    return [(text.count("\n", 0, match.start(2)), match[2]) for match in BLOCK.finditer(text) if match[1] == language]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to a directory that has what the documents use."""
+    shutil.copytree(PROJECT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_blocks_run(path: Path, place: Path) -> None:
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for lines_before, source in blocks(path, "python"):
+        code = compile("\n" * lines_before + source, str(path), "exec")
+        exec(code, namespace)
+
+    shell = blocks(path, "sh")
+    command = Path(sysconfig.get_path("scripts"), "muxframe")
+    if shell and (os.name != "posix" or not command.exists()):
+        pytest.skip(f"{name(path)}: its shell blocks need a POSIX shell and the muxframe command, installed")
+    for lines_before, source in shell:
+        environment = {**os.environ, "PATH": f"{command.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+        done = subprocess.run(
+            ["sh", "-eu", "-c", source],
+            cwd=place,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{path}:{lines_before + 1}: {done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_links_lead_somewhere(path: Path) -> None:
+    if not (PROJECT / "CONTRIBUTING.md").exists():
+        pytest.skip("not all that is linked to is beside the tests")
+    for target, anchor in LINK.findall(path.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        linked = path.parent / target
+        assert linked.exists(), f"{name(path)} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{name(path)} links to {target}#{anchor}"
+
+
+@pytest.mark.skipif(not (PROJECT / "docs" / "guarantees.md").exists(), reason="docs are not beside the tests")
+def test_guarantees_name_tests_that_exist() -> None:
+    named = set(re.findall(r"`(test_\w+\.py)`", (PROJECT / "docs" / "guarantees.md").read_text(encoding="utf-8")))
+    assert named
+    missing = {file for file in named if not (PROJECT / "tests" / file).exists()}
+    assert not missing

@@ -1,0 +1,49 @@
+"""The differential fuzz harness, for a few seconds with a fixed seed, and on every input that has failed before."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FUZZ = Path(__file__).parent / "fuzz"
+sys.path.insert(0, str(FUZZ))
+
+import fuzz_framing  # noqa: E402
+
+import muxframe  # noqa: E402
+from muxframe import _framing_py  # noqa: E402
+
+CASES = sorted((FUZZ / "cases").glob("*.bin"))
+
+
+def test_the_compiled_twin_takes_part_where_it_is_asked_for() -> None:
+    if os.environ.get("MUXFRAME_BACKEND") == "cython":
+        assert [twin.__name__ for twin in fuzz_framing.TWINS] == ["muxframe._framing_py", "muxframe._framing_c"]
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_case(path: Path) -> None:
+    fuzz_framing.run_one(path.read_bytes())
+
+
+def test_random_inputs(tmp_path: Path) -> None:
+    assert fuzz_framing.run_for(5, seed=1, keep_in=tmp_path) > 0
+
+
+def test_the_harness_sees_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control: a decoder that loses one byte, of one frame size, is found."""
+
+    class Lossy(_framing_py.Demuxer):
+        def feed(self, data: Any, /) -> list[tuple[muxframe.Stream, bytes]]:
+            chunks = super().feed(data)
+            return [(stream, payload[:-1] if len(payload) == 257 else payload) for stream, payload in chunks]
+
+    monkeypatch.setattr(_framing_py, "Demuxer", Lossy)
+    with pytest.raises(AssertionError):
+        for seed in range(500):
+            fuzz_framing.run_one(fuzz_framing.random_input(random.Random(seed)))

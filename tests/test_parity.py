@@ -1,0 +1,106 @@
+"""The twins are one: names, signatures, documentation, and the texts of errors."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from muxframe import _framing_py as python
+
+cython: Any = pytest.importorskip("muxframe._framing_c", reason="the compiled core was not built")
+
+CLASSES = ["Demuxer", "Frame", "FrameReader"]
+
+
+def members(kind: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(kind).items() if not name.startswith("_")}
+
+
+def test_names() -> None:
+    assert python.__all__ == cython.__all__
+    for name in CLASSES:
+        assert set(members(getattr(python, name))) == set(members(getattr(cython, name)))
+
+
+@pytest.mark.parametrize("name", python.__all__)
+def test_documentation(name: str) -> None:
+    assert inspect.getdoc(getattr(python, name)) == inspect.getdoc(getattr(cython, name))
+    assert inspect.getdoc(getattr(python, name))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_documentation_of_members(name: str) -> None:
+    for member, value in members(getattr(python, name)).items():
+        if callable(value) or isinstance(value, property):
+            assert value.__doc__
+            assert inspect.cleandoc(value.__doc__) == inspect.cleandoc(getattr(cython, name).__dict__[member].__doc__)
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any]]:
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+@pytest.mark.parametrize("name", ["demux", "demux_into", "pack_frame"])
+def test_signatures_of_functions(name: str) -> None:
+    assert parameters(getattr(python, name)) == parameters(getattr(cython, name))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_signatures_of_methods(name: str) -> None:
+    for member in ["__init__", *members(getattr(python, name))]:
+        ours, theirs = getattr(python, name).__dict__[member], getattr(cython, name).__dict__[member]
+        if callable(ours) and type(theirs).__name__ != "wrapper_descriptor":  # __init__ of a cdef class says nothing
+            assert parameters(ours) == parameters(theirs)
+
+
+MISUSE: list[tuple[str, Any]] = [
+    ("feed text", lambda core: core.Demuxer().feed("text")),
+    ("feed nothing", lambda core: core.Demuxer().feed()),
+    ("feed non-contiguous", lambda core: core.Demuxer().feed(memoryview(b"1234")[::2])),
+    ("feed after the end", lambda core: [d := core.Demuxer(), d.feed_eof(), d.feed(b"")]),
+    ("positional option", lambda core: core.Demuxer(5)),
+    ("unknown option", lambda core: core.Demuxer(limit=5)),
+    ("negative limit", lambda core: core.Demuxer(max_frame_size=-1)),
+    ("limit of text", lambda core: core.FrameReader(b"", max_frame_size="5")),
+    ("read-only output", lambda core: core.Demuxer().feed_into(b"", b"x", None)),
+    ("output of no buffer", lambda core: core.demux_into(b"", None, 7)),
+    ("non-contiguous output", lambda core: core.demux_into(b"", memoryview(bytearray(4))[::2], None)),
+    ("truncated", lambda core: core.demux(b"", truncated="perhaps")),
+    ("stream 4", lambda core: core.pack_frame(4, b"")),
+    ("stream of text", lambda core: core.pack_frame("1", b"")),
+    ("payload of text", lambda core: core.pack_frame(1, "x")),
+    ("frame of stream 4", lambda core: core.Frame(4, b"")),
+    ("frame of text", lambda core: core.Frame(1, "x")),
+    ("immutable frame", lambda core: setattr(core.Frame(1, b""), "stream", 2)),
+    ("no source", lambda core: core.FrameReader(7)),
+    ("lying source", lambda core: next(core.FrameReader(lambda buffer: -1))),
+    ("source of nothing", lambda core: next(core.FrameReader(lambda buffer: None))),
+    ("buffer of nothing", lambda core: core.Demuxer().buffer_updated(1)),
+    ("buffer_updated text", lambda core: core.Demuxer().buffer_updated("1")),
+]
+
+
+@pytest.mark.parametrize(("name", "misuse"), MISUSE, ids=[name for name, _ in MISUSE])
+def test_misuse(name: str, misuse: Any) -> None:
+    errors = []
+    for core in (python, cython):
+        with pytest.raises((TypeError, ValueError, BufferError, AttributeError)) as caught:
+            misuse(core)
+        errors.append(caught.value)
+    assert type(errors[0]) is type(errors[1])
+    if name not in INTERPRETERS_OWN:
+        assert str(errors[0]) == str(errors[1])
+
+
+#: Errors of the argument parsing, which CPython and Cython word differently.
+INTERPRETERS_OWN = {
+    "feed nothing",
+    "positional option",
+    "unknown option",
+    "stream of text",
+    "immutable frame",
+    "source of nothing",
+    "buffer_updated text",
+}
