@@ -28,7 +28,6 @@ from muxframe import (
     DaemonError,
     Demuxer,
     FrameTooLargeError,
-    FramingError,
     ReservedBytesError,
     SinkError,
     Stream,
@@ -145,7 +144,7 @@ def test_paths(tmp_path: Path) -> None:
             assert copy(opened, None) == COPIED
         raw.seek(0)
         assert copy(raw.fileno(), None) == COPIED
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+    with path.open("r+b") as writable, mmap.mmap(writable.fileno(), 0) as memory:
         assert copy(memory, None) == COPIED
         assert sum(1 for _ in frames(memory)) == len(FRAMES)
 
@@ -243,10 +242,16 @@ def test_tls(tmp_path: Path, blocking: bool) -> None:
     source, theirs = tls_pair(tmp_path)
     source.setblocking(blocking)
     with source, theirs:
-        thread = threading.Thread(target=lambda: (theirs.sendall(WIRE), theirs.unwrap() if blocking else theirs.close()))
+
+        def send() -> None:
+            theirs.sendall(WIRE)
+            if blocking:
+                theirs.unwrap()
+            else:
+                theirs.close()
+
+        thread = threading.Thread(target=send)
         thread.start()
-        if not blocking:
-            source.suppress_ragged_eofs = True
         assert copy(source, out := bytearray(), err := bytearray()) == COPIED
         assert (out, err) == (OUT, ERR)
         if blocking:
@@ -421,6 +426,8 @@ def test_callables_and_tees() -> None:
 @pytest.mark.parametrize("kind", ["descriptor", "raw", "buffered", "socket"])
 def test_slow_readers(kind: str, blocking: bool) -> None:
     """A full pipe or socket is waited for, blocking or not."""
+    ours: Any
+    theirs: Any
     ours, theirs = socket.socketpair() if kind == "socket" else os.pipe()[::-1]
     received = bytearray()
 
@@ -436,7 +443,8 @@ def test_slow_readers(kind: str, blocking: bool) -> None:
         sink: Any = ours
     else:
         os.set_blocking(ours, blocking)
-        sink = ours if kind == "descriptor" else open(ours, "wb", buffering=0 if kind == "raw" else 8192)
+        buffering = 0 if kind == "raw" else 8192
+        sink = ours if kind == "descriptor" else open(ours, "wb", buffering=buffering)  # noqa: SIM115
     assert copy(WIRE, sink) == COPIED
     os.close(sink) if isinstance(sink, int) else sink.close()
     thread.join()
@@ -569,7 +577,8 @@ def test_full_buffer() -> None:
 def test_fault_behind_a_failed_sink_is_raised_by_the_next_copy() -> None:
     demuxer = Demuxer()
     with pytest.raises(SinkError) as caught:
-        copy(pack(1, b"123") + pack(2, b"x") + pack(1, b"4") + b"\x99", memoryview(bytearray(2)), print, demuxer=demuxer)
+        wire = pack(1, b"123") + pack(2, b"x") + pack(1, b"4") + b"\x99"
+        copy(wire, memoryview(bytearray(2)), print, demuxer=demuxer)
     assert [(s, bytes(p)) for s, p in caught.value.undelivered] == [(1, b"3"), (2, b"x"), (1, b"4")]
     with pytest.raises(UnknownStreamError):
         copy(b"", None, demuxer=demuxer)
@@ -661,12 +670,12 @@ def test_tee_counts_what_all_have_taken() -> None:
 
 # --- bad wire --------------------------------------------------------------------------------------------------------
 
-BAD = {
+BAD: dict[str, tuple[bytes, Any, str]] = {
     "unknown stream": (b"\x04\0\0\0\0\0\0\0", UnknownStreamError, "unrecognized stream: 4 at offset"),
     "stream 255": (b"\xff", UnknownStreamError, "unrecognized stream: 255 at offset"),
     "reserved": (b"\x01\0\x09\0\0\0\0\0", ReservedBytesError, "reserved header bytes are not zero: 00 09 00 at offset"),
     "truncated header": (b"\x01\0\0\0\0", TruncatedStreamError, "ends inside a header: 3 of 8 bytes missing"),
-    "truncated payload": (pack(1, b"part", size=9), TruncatedStreamError, "ends inside a payload: 5 of 9 bytes missing"),
+    "truncated payload": (pack(1, b"part", size=9), TruncatedStreamError, "inside a payload: 5 of 9 bytes missing"),
     "4 GiB": (pack(2, b"part", size=0xFFFF_FFFF), TruncatedStreamError, "4294967291 of 4294967295 bytes missing"),
     "systemerr": (pack(3, b"oh dear"), DaemonError, "error from daemon in stream: oh dear"),
 }
@@ -711,10 +720,11 @@ def test_empty_source() -> None:
 
 
 def test_truncated_on_request() -> None:
-    assert copy(WIRE + pack(1, b"part", size=9), out := bytearray(), truncated="ignore") == (len(OUT) + 4, len(ERR), 200)
+    partial = WIRE + pack(1, b"part", size=9)
+    assert copy(partial, out := bytearray(), truncated="ignore") == (len(OUT) + 4, len(ERR), 200)
     assert out == OUT + b"part"
     assert copy(WIRE + b"\1\0", None, truncated="ignore") == COPIED
-    assert len(list(frames(WIRE + pack(1, b"part", size=9), truncated="ignore"))) == 200
+    assert len(list(frames(partial, truncated="ignore"))) == 200
     with pytest.raises(UnknownStreamError):
         copy(WIRE + b"\x99", None, truncated="ignore")
     with pytest.raises(DaemonError):

@@ -78,6 +78,7 @@ def test_text_and_pickle(error: MuxframeError, text: str) -> None:
         assert twin.__dict__ == error.__dict__
         assert twin.args == error.args
         if isinstance(error, OSError):
+            assert isinstance(twin, OSError)
             assert (twin.errno, twin.strerror) == (error.errno, error.strerror)
 
 

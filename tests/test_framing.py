@@ -31,8 +31,9 @@ from muxframe import (
 )
 
 pack = oracle.pack
-WIRE = pack(1, b"hello ") + pack(2, b"oh no\n") + pack(1, b"") + pack(0, b"typed\n") + pack(2, b"") + pack(1, b"world\n")
-FAULTS = {
+FRAMES = [(1, b"hello "), (2, b"oh no\n"), (1, b""), (0, b"typed\n"), (2, b""), (1, b"world\n")]
+WIRE = b"".join(pack(*frame) for frame in FRAMES)
+FAULTS: dict[str, Any] = {
     "unknown": UnknownStreamError,
     "reserved": ReservedBytesError,
     "too large": FrameTooLargeError,
@@ -69,7 +70,7 @@ def check_fault(fault: Any, expected: oracle.Outcome) -> None:
     if expected.end == "clean":
         assert fault is None
         return
-    assert type(fault) is FAULTS[expected.end]
+    assert type(fault) is FAULTS[expected.end], fault
     assert fault.offset == expected.offset
     if expected.end == "truncated":
         assert fault.missing == expected.missing
@@ -114,7 +115,8 @@ def test_byte_by_byte_and_whole(core: Any, wire: bytes) -> None:
 def test_random_streams_at_random_cuts(core: Any, seed: int) -> None:
     rng = random.Random(seed)
     wire = oracle.random_wire(rng)
-    options = rng.choice([{}, {"max_frame_size": 300}, {"check_reserved": False}, {"max_frame_size": 0}])
+    choices: list[dict[str, Any]] = [{}, {"max_frame_size": 300}, {"check_reserved": False}, {"max_frame_size": 0}]
+    options = rng.choice(choices)
     check_against_oracle(core, wire, oracle.cuts(wire, rng), **options)
 
 
@@ -388,7 +390,8 @@ def test_any_item_size_is_read_as_bytes(core: Any) -> None:
         assert core.demux(source) == (bytes(range(8)), b"")
         assert core.Demuxer().feed(source) == [(1, bytes(range(8)))]
         assert [bytes(frame) for frame in core.FrameReader(source)] == [bytes(range(8))]
-    outputs: list[Any] = [array.array("H", bytes(8)), (ctypes.c_uint32 * 2)(), memoryview(bytearray(8)).cast("B", (2, 4))]
+    matrix = memoryview(bytearray(8)).cast("B", (2, 4))
+    outputs: list[Any] = [array.array("H", bytes(8)), (ctypes.c_uint32 * 2)(), matrix]
     for output in outputs:
         assert core.demux_into(wire, output, None) == (16, 8, 0)
         assert bytes(output) == bytes(range(8))

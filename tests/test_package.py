@@ -111,7 +111,7 @@ def test_writers_share_a_sink(tmp_path: Path) -> None:
     assert out.write(b"hello ") == 6
     assert err.write(bytearray(b"oops")) == 4
     assert out.write(b"") == 0
-    with io.TextIOWrapper(out, encoding="utf-8", write_through=True) as text:
+    with io.TextIOWrapper(out, encoding="utf-8", write_through=True) as text:  # type: ignore[type-var]
         print("wörld", file=text, end="")
     assert out.closed
     assert not wire.closed

@@ -1,4 +1,4 @@
-"""compat.stdcopy does what Moby's stdcopy does, to its numbers and texts. The cases are told in muxframe's own words."""
+"""compat.stdcopy does what Moby's stdcopy does, to its numbers and texts, told in muxframe's own words."""
 
 from __future__ import annotations
 

@@ -28,12 +28,21 @@ from cpython.pythread cimport (
     PyThread_get_thread_ident,
     PyThread_release_lock,
 )
-from libc.stdint cimport SIZE_MAX, UINT32_MAX, uint8_t, uint32_t
-from libc.string cimport memcmp, memcpy, memmove
+from libc.stdint cimport SIZE_MAX, UINT32_MAX, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
 
 from . import _framing_py as _py
 from ._framing_py import BLOCK_SIZE as _BLOCK_SIZE
-from ._framing_py import RECEIVE_BUFFER_SIZE, _decode, again, check_limit, check_rest, check_truncated, readable, writable
+from ._framing_py import (
+    RECEIVE_BUFFER_SIZE,
+    _decode,
+    again,
+    check_limit,
+    check_rest,
+    check_truncated,
+    readable,
+    writable,
+)
 from .errors import DaemonError, FramingError, TruncatedStreamError, header_error
 from .protocol import (
     DEFAULT_MAX_FRAME_SIZE,
@@ -255,6 +264,7 @@ cdef class Demuxer:
         cdef Py_buffer view
         cdef const uint8_t *src
         cdef size_t size, taken = 0, consumed = 0
+        cdef uint64_t first
         cdef mf_status status = MF_MORE
         cdef bint exact
         cdef _Outputs held = None
@@ -265,6 +275,7 @@ cdef class Demuxer:
             size = <size_t>view.len
             exact = held.overlap(src, size)
             self.begin()
+            first = self.state.offset
             try:
                 if self.text is not None:
                     consumed = self.take_text(src, size)
@@ -283,7 +294,7 @@ cdef class Demuxer:
                     consumed += self.take_text(src + consumed, size - consumed)
                 return held.done(consumed)
             except (FramingError, DaemonError) as fault:
-                fault.delivered = held.done(consumed)
+                fault.delivered = held.done(max(0, fault.offset - first))
                 raise
             finally:
                 self.turn.leave()
@@ -300,7 +311,7 @@ cdef class Demuxer:
                 raise again(self.fault)
             if self.closed:
                 raise ValueError("feed after feed_eof")
-        except:
+        except BaseException:
             self.turn.leave()
             raise
         return 0

@@ -232,7 +232,7 @@ class Demuxer(_OneAtATime):
 
         Raises:
             FramingError: the header at `exc.offset` is invalid. What was copied before it is in the buffers, and
-                `exc.delivered` says how much; every later call raises the same.
+                `exc.delivered` says how much (consumed: as far as that header); every later call raises the same.
             DaemonError: the stream carried a systemerr frame; otherwise as FramingError.
             BufferError: data is not contiguous, or an output is not contiguous or not writable.
             ValueError: feed_eof was called before.
@@ -246,6 +246,7 @@ class Demuxer(_OneAtATime):
         """
         with readable(data) as view, _Outputs(stdout, stderr) as outputs, self._turn():
             self._check_open()
+            first = self._offset
             sizes = [0, 0]
             position = 0
             try:
@@ -272,7 +273,7 @@ class Demuxer(_OneAtATime):
                     position += size
                     self._take_payload(size)
             except (FramingError, DaemonError) as fault:
-                fault.delivered = DemuxedInto(position, *sizes)
+                fault.delivered = DemuxedInto(max(0, fault.offset - first), *sizes)
                 raise
             return DemuxedInto(position, *sizes)
 

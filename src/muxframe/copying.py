@@ -129,8 +129,9 @@ def copy(
 
 def _is_same_file(source: AnySource, sink: AnySink) -> bool:
     """Say whether opening sink would empty source."""
-    paths = (str, os.PathLike)
-    return isinstance(source, paths) and isinstance(sink, paths) and os.path.exists(sink) and os.path.samefile(source, sink)
+    if not isinstance(source, (str, os.PathLike)) or not isinstance(sink, (str, os.PathLike)):
+        return False
+    return os.path.exists(sink) and os.path.samefile(source, sink)
 
 
 def _is_same(stdout: AnySink, stderr: AnySink) -> bool:

@@ -252,7 +252,9 @@ class ConnectionLostError(MuxframeError, ConnectionError):
     """The connection to the engine broke."""
 
 
-def header_error(header: bytes, offset: int, *, max_frame_size: int | None, check_reserved: bool) -> FramingError | None:
+def header_error(
+    header: bytes, offset: int, *, max_frame_size: int | None, check_reserved: bool
+) -> FramingError | None:
     """Say what is wrong with a header, or None.
 
     The stream's number is judged as soon as its byte is there, so that a raw stream is recognised by its first byte;

@@ -169,7 +169,9 @@ class _Archive:
         if not self._is_plausible(position):
             return False
         header = self.header(position)
-        return len(header) < HEADER_SIZE or header[0] > 0 or (any(header) and self._is_plausible(self.frame_end(position)))
+        if len(header) < HEADER_SIZE or header[0] != Stream.STDIN:
+            return True
+        return any(header) and self._is_plausible(self.frame_end(position))
 
     def _is_plausible(self, position: int) -> bool:
         if not self.has(position, 1):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Union, cast
 
 from ._framing import pack_frame
 from ._framing_py import readable, writable
@@ -85,7 +85,7 @@ def open_sink(sink: AnySink, name: str = "sink") -> Sink:
     if hasattr(sink, "sendall"):  # before files: SSLSocket has a write, too
         return _Socket(sink)
     if is_buffer(sink):  # before files: mmap has a write, too
-        return _Preallocated(writable(sink, name))
+        return _Preallocated(writable(cast("Buffer", sink), name))
     if hasattr(sink, "write"):
         return _File(sink)
     if callable(sink):

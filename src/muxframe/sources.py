@@ -11,17 +11,18 @@ import io
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Union, cast
 
 from ._framing_py import BLOCK_SIZE, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Self
 
-    from typing_extensions import Buffer, Self
+    from typing_extensions import Buffer
 
     #: Bytes-like object, path, file descriptor, binary file object, socket (TLS too), iterable of bytes-like objects.
-    AnySource = Union[Buffer, str, os.PathLike[str], int, Any, Iterable[Buffer]]
+    AnySource = Union[Buffer, str, os.PathLike[str], int, Iterable[Buffer], Any]
 
 
 class Source:
@@ -74,11 +75,11 @@ def open_source(source: AnySource) -> Source:
     if hasattr(source, "recv_into") or hasattr(source, "recv"):  # before files: SSLSocket has a read, too
         return _Socket(source)
     if is_buffer(source):  # before files: mmap has a read, too
-        return _Memory(source)
+        return _Memory(cast("Buffer", source))
     if hasattr(source, "readinto") or hasattr(source, "read"):
         return _File(source)
     if hasattr(source, "__iter__"):
-        return _Chunks(source)
+        return _Chunks(cast("Iterable[Buffer]", source))
     raise TypeError(f"cannot read a multiplexed stream from {type(source).__name__}")
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import io
 import os
 import random
@@ -78,13 +79,13 @@ SETTINGS_SIZE = 6
 def load_twins() -> list[Twin]:
     """Return the Python twin and, where it was built, the compiled one; a broken one is an error."""
     try:
-        from muxframe import _framing_c  # type: ignore[attr-defined, unused-ignore]
+        compiled = importlib.import_module("muxframe._framing_c")
     except ModuleNotFoundError as error:  # muxframe itself does not import where MUXFRAME_BACKEND asks for it in vain
         if error.name != "muxframe._framing_c":
             raise
         print("fuzz_framing: no compiled twin here: only the Python twin and the oracle are compared", file=sys.stderr)
         return [_framing_py]
-    return [_framing_py, _framing_c]
+    return [_framing_py, compiled]
 
 
 TWINS = load_twins()

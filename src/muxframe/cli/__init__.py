@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from importlib import import_module
 
 from ..errors import MuxframeError
-from .files import STDOUT_NAME, Failure, Naming, complain
+from .files import STDOUT_NAME, Failure, complain
 
 __all__ = ["main"]
 
@@ -35,10 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         that cannot be, 130 is returned.
     """
     try:
-        status = _run(sys.argv[1:] if argv is None else argv)
-        if sys.stdout is not None:
-            with Naming(STDOUT_NAME):
-                sys.stdout.flush()  # --help and --version are still in there
+        return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return _end_interrupted()
     except BrokenPipeError:
@@ -56,7 +54,6 @@ def main(argv: list[str] | None = None) -> int:
     except MuxframeError as error:
         complain(str(error))
         return FAILED
-    return status
 
 
 def _run(argv: list[str]) -> int:
@@ -71,14 +68,9 @@ def _run(argv: list[str]) -> int:
 
 def _end_interrupted() -> int:
     """Die by SIGINT, as shells expect of a process that was interrupted."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        if os.name == "posix":
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
-    except (OSError, ValueError):  # nobody reads it, or this is not the main thread
-        _discard_stdout()
+    if os.name == "posix" and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     return INTERRUPTED
 
 

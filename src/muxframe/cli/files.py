@@ -95,11 +95,21 @@ class File:
                 os.close(self.descriptor)
 
 
+def _open(path: str, flags: int) -> int:
+    """Open a file, but not as stdin, stdout or stderr, which the system may give away where they are closed."""
+    taken = [os.open(path, flags, 0o666)]
+    while taken[-1] <= STDERR:
+        taken.append(os.dup(taken[-1]))
+    for descriptor in taken[:-1]:
+        os.close(descriptor)
+    return taken[-1]
+
+
 def open_input(path: str) -> File:
     """Open a file to read; - is this process's stdin."""
     if path == "-":
         return File(path, STDIN, is_owned=False)
-    file = File(path, os.open(path, _READ), is_owned=True)
+    file = File(path, _open(path, _READ), is_owned=True)
     if stat.S_ISDIR(file.status.st_mode):
         with file:
             raise Failure(f"{path}: Is a directory")
@@ -129,7 +139,7 @@ def open_outputs(stack: ExitStack, paths: dict[int, str | None], inputs: list[Fi
             name = STDERR_NAME if descriptor == STDERR else STDOUT_NAME
             file = File(name, descriptor, is_owned=False)
         else:
-            file = stack.enter_context(File(path, os.open(path, _WRITE, 0o666), is_owned=True))
+            file = stack.enter_context(File(path, _open(path, _WRITE), is_owned=True))
         if any(file.is_same(source) for source in inputs):
             raise Failure(f"{file.name}: is both read and written", 2)
         outputs.append(next((other for other in outputs if file.is_same(other)), file))

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .files import Failure, say
-from .parser import FILE_METAVARS, build_parser
+from .parser import EXIT_CODES, FILE_METAVARS, INSPECT_JSON, build_parser
 
 if TYPE_CHECKING:
     import argparse
@@ -32,13 +32,20 @@ def manual_page(parser: argparse.ArgumentParser) -> str:
     """Make the manual page, in roff."""
     from .. import __version__
 
-    data = {
-        "project_name": "muxframe",
-        "version": __version__,
-        "description": "take Docker's and Podman's multiplexed streams apart",
-        "manual_title": "User Commands",
-    }
-    return str(_import("argparse_manpage.manpage").Manpage(parser, _data=data))
+    page = _import("argparse_manpage.manpage").Manpage(parser)
+    page.source = f"muxframe {__version__}"
+    page.manual = "User Commands"
+    page.description = "take Docker's and Podman's multiplexed streams apart"
+    parser.epilog = None  # it would be among COMMENTS; epilogs of commands would be nowhere
+    page.add_section("exit status", ">", _verbatim(EXIT_CODES))
+    page.add_section("inspect --json", ">", _verbatim(INSPECT_JSON))
+    return str(page)
+
+
+def _verbatim(text: str) -> str:
+    """Keep lines as they are in roff."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return f".nf\n{escaped}.fi"
 
 
 def _import(module: str) -> Any:

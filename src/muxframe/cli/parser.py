@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import MAX_PAYLOAD_SIZE
+from .files import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,6 +199,13 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; unlike argparse's, which hides it, a failure to is one."""
+        if file is None:
+            say(self.format_help())
+        else:
+            super().print_help(file)
+
 
 class _Version(argparse.Action):
     """As argparse's own, without breaking the line."""
@@ -206,7 +214,5 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from .files import say
-
         say(version_text())
         parser.exit()
