@@ -17,7 +17,7 @@ def extensions() -> list[Extension]:
     core = Extension(
         "muxframe._framing_c",
         ["src/muxframe/_framing_c.pyx"],
-        depends=["src/muxframe/_framing.h", "src/muxframe/_framing_c.pxd"],
+        depends=["src/muxframe/_framing.h", "src/muxframe/_pump.h", "src/muxframe/_framing_c.pxd"],
     )
     modules: list[Extension] = cythonize([core], build_dir="build/cython")
     for module in modules:

@@ -292,7 +292,7 @@ def test_recover_of_a_good_stream_is_a_copy() -> None:
 
 def test_recover_tells_a_daemons_error_and_goes_on() -> None:
     done = run("demux", "--recover", wire=WIRE + frame(3, b"oh no") + WIRE)
-    assert (done.returncode, done.stdout) == (0, 2 * STDOUT)
+    assert (done.returncode, done.stdout) == (1, 2 * STDOUT)
     assert done.stderr.decode().splitlines() == ["bad", "muxframe: -: error from daemon in stream: oh no", "bad"]
 
 

@@ -458,8 +458,10 @@ def test_same_sink_twice_keeps_wire_order(tmp_path: Path) -> None:
     assert copy(WIRE, grown, grown) == COPIED
     assert copy(WIRE, plain, plain) == COPIED
     assert grown == plain.getvalue() == merged
-    assert copy(WIRE, str(path), str(path)) == COPIED
-    assert path.read_bytes() == merged
+    for stdout, stderr in ((str(path), str(path)), (path, tmp_path / "x" / ".." / "merged")):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        assert copy(WIRE, stdout, stderr) == COPIED
+        assert path.read_bytes() == merged
     with open(path, "wb") as file, open(path, "ab", buffering=0) as same_file:
         copy(WIRE, file.fileno(), file.fileno())
         assert path.read_bytes() == merged

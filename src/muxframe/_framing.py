@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["BACKEND", "Demuxer", "Frame", "FrameReader", "demux", "demux_into", "pack_frame"]
+__all__ = ["BACKEND", "Demuxer", "Frame", "FrameReader", "Pump", "demux", "demux_into", "pack_frame"]
 
 
 def _choose() -> str:
@@ -34,5 +34,7 @@ BACKEND = _choose()
 
 if TYPE_CHECKING or BACKEND == "python":
     from ._framing_py import Demuxer, Frame, FrameReader, demux, demux_into, pack_frame
+
+    Pump: Any = None  # the loop between descriptors: only compiled code is worth one of its own
 else:
-    from ._framing_c import Demuxer, Frame, FrameReader, demux, demux_into, pack_frame
+    from ._framing_c import Demuxer, Frame, FrameReader, Pump, demux, demux_into, pack_frame

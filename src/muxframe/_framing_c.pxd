@@ -39,6 +39,35 @@ cdef extern from "_framing.h" nogil:
                            bint exact, size_t *consumed)
 
 
+cdef extern from "_pump.h" nogil:
+    ctypedef enum mf_pump_result:
+        MF_PUMP_END
+        MF_PUMP_SIGNAL
+        MF_PUMP_FAULT
+        MF_PUMP_SOURCE
+        MF_PUMP_SINK
+        MF_PUMP_UNSUPPORTED
+
+    ctypedef struct mf_pump:
+        int source              # file descriptor
+        int sinks[2]            # file descriptors; -1: discard
+        uint8_t *block          # block[start:end] was read and is to be taken apart
+        size_t block_size
+        size_t start
+        size_t end
+        mf_output outputs[2]    # data[written:size] is to be written
+        size_t written[2]
+        uint64_t sizes[2]       # payload bytes written or discarded
+        uint64_t delay          # nanoseconds
+        int ordered
+        int watch_signals       # this thread is the one that runs signal handlers
+        int failed              # which sink
+        int error               # errno
+        mf_status status        # why mf_feed_into stopped
+
+    mf_pump_result mf_pump_run(mf_pump *pump, mf_state *state)
+
+
 cdef class _Turn:
     cdef void *lock             # PyThread_type_lock
     cdef unsigned long owner    # the thread inside, 0 for none
@@ -112,3 +141,10 @@ cdef class FrameReader:
     cdef int read_more(self, size_t needed) except -1
     cdef int finish(self, size_t needed) except -1
     cdef int fail(self, object fault) except -1
+
+
+cdef class Pump:
+    cdef Demuxer demuxer
+    cdef mf_pump pump
+    cdef bytearray memory       # block and both outputs, in one
+    cdef readonly object failed # index of the sink that failed, or None

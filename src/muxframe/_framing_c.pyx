@@ -16,7 +16,9 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.pythread cimport (
@@ -30,6 +32,9 @@ from cpython.pythread cimport (
 )
 from libc.stdint cimport SIZE_MAX, UINT32_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
+
+from os import strerror
+from threading import current_thread, main_thread
 
 from . import _framing_py as _py
 from ._framing_py import BLOCK_SIZE as _BLOCK_SIZE
@@ -748,6 +753,90 @@ cdef class FrameReader:
     cdef int fail(self, object fault) except -1:
         self.fault = again(fault)  # not fault itself: its traceback would keep frames alive
         raise fault
+
+
+# --- between descriptors ---------------------------------------------------------------------------------------------
+
+
+cdef class Pump:
+    """Copy between file descriptors without the GIL: what `copy` uses where it can. The Python twin has none.
+
+    Args:
+        demuxer: takes the wire apart.
+        source: file descriptor to read; non-blocking ones are waited for.
+        stdout, stderr: file descriptors to write, or -1 to discard.
+        block_size: bytes read at once.
+        ordered: keep the order across the two sinks.
+        delay: seconds to let bytes gather after a short read of a source that already has more.
+    """
+
+    def __init__(self, Demuxer demuxer not None, int source, int stdout, int stderr, size_t block_size, bint ordered,
+                 double delay):
+        cdef uint8_t *memory
+        cdef int i
+        self.memory = bytearray(3 * block_size)
+        memory = <uint8_t *>PyByteArray_AS_STRING(self.memory)
+        self.demuxer = demuxer
+        self.pump.source = source
+        self.pump.sinks = [stdout, stderr]
+        self.pump.block = memory
+        self.pump.block_size = block_size
+        for i in range(2):
+            self.pump.outputs[i].data = memory + (i + 1) * block_size
+            self.pump.outputs[i].room = block_size
+        self.pump.ordered = ordered
+        self.pump.delay = <uint64_t>(delay * 1e9)
+        self.pump.watch_signals = current_thread() is main_thread()
+
+    @property
+    def sizes(self):
+        """Payload bytes written or discarded, of each output."""
+        return self.pump.sizes[0], self.pump.sizes[1]
+
+    @property
+    def pending(self):
+        """What was taken apart but not written, of each output."""
+        return [
+            copy_bytes(self.pump.outputs[i].data + self.pump.written[i], self.pump.outputs[i].size - self.pump.written[i])
+            for i in range(2)
+        ]
+
+    @property
+    def rest(self):
+        """What was read but not taken apart."""
+        return copy_bytes(self.pump.block + self.pump.start, self.pump.end - self.pump.start)
+
+    def run(self):
+        """Copy until the source ends.
+
+        Returns:
+            True at the end; False where others have to go on with `rest`: inside a systemerr frame, or where this
+            platform has no such loop.
+
+        Raises:
+            FramingError, DaemonError: as Demuxer.feed; everything before is written.
+            OSError: the source failed and everything read is written; or a sink did: then `failed` says which, and
+                `pending` and `rest` hold what was not delivered.
+            Exception: whatever a signal handler raised; another call goes on.
+        """
+        cdef mf_pump_result result = MF_PUMP_SIGNAL
+        self.demuxer.begin()
+        try:
+            if self.demuxer.text is not None:
+                return False
+            while result == MF_PUMP_SIGNAL:
+                with nogil:
+                    result = mf_pump_run(&self.pump, &self.demuxer.state)
+                PyErr_CheckSignals()
+            if result == MF_PUMP_FAULT:
+                self.demuxer.check_header(self.pump.status)
+            elif result == MF_PUMP_SINK:
+                self.failed = self.pump.failed
+            if result in (MF_PUMP_SINK, MF_PUMP_SOURCE):
+                raise OSError(self.pump.error, strerror(self.pump.error))
+            return result == MF_PUMP_END
+        finally:
+            self.demuxer.turn.leave()
 
 
 def _take_documentation():

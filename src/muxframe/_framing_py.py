@@ -12,8 +12,8 @@ The rules, which `_framing_c.pyx` follows to the last error message:
 
 from __future__ import annotations
 
+from _thread import RLock
 from struct import Struct
-from threading import RLock
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import DaemonError, FrameTooLargeError, FramingError, TruncatedStreamError, header_error

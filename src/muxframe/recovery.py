@@ -14,7 +14,6 @@ What is between is a gap. Memory is bounded by min_frames times max_frame_size.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ._framing import Frame
@@ -110,6 +109,8 @@ class _Archive:
         self._min_frames = min_frames
         self._window = bytearray()
         self._start = 0  # offset of the window
+        import re  # here, since it takes as long as importing the rest of the package
+
         highest = re.escape(bytes([min(max_frame_size >> 24, 255)]))  # first byte of a size
         self._candidate = re.compile(rb"[\x01-\x03]\0\0\0[\0-" + highest + b"]")
 

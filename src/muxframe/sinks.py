@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Union, cast
 from ._framing import pack_frame
 from ._framing_py import readable, writable
 from .protocol import MAX_PAYLOAD_SIZE, Stream
-from .sources import check_descriptor, is_buffer, wait_for_tls, wait_writable
+from .sources import blocking_descriptor, check_descriptor, is_buffer, wait_for_tls, wait_writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -36,6 +36,12 @@ class Sink:
     #: Tells two sinks apart whose order nobody can observe (regular files, memory); None where somebody may be
     #: watching (terminals, pipes, sockets, callables).
     identity: Hashable = None
+
+    #: Whether it was opened for a path.
+    is_opened_here = False
+
+    #: A file descriptor that writing is no more than writing to, or -1 to discard.
+    descriptor: int | None = None
 
     def write(self, data: memoryview) -> None:
         """Deliver all of data.
@@ -94,6 +100,8 @@ def open_sink(sink: AnySink, name: str = "sink") -> Sink:
 
 
 class _Discard(Sink):
+    descriptor = -1
+
     def write(self, data: memoryview) -> None:
         self.size += len(data)
 
@@ -156,15 +164,17 @@ class _Tee(Sink):
 
 
 class _Descriptor(Sink):
+    descriptor: int
+
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self.identity = _file_identity(descriptor)
 
     def _write_some(self, data: memoryview) -> int:
         try:
-            return os.write(self._descriptor, data)
+            return os.write(self.descriptor, data)
         except BlockingIOError:
-            wait_writable(self._descriptor)
+            wait_writable(self.descriptor)
             return 0
 
 
@@ -172,17 +182,18 @@ class _Path(_Descriptor):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
         super().__init__(os.open(path, flags, 0o666))
-        self._open = True
+        self.is_opened_here = True
 
     def close(self) -> None:
-        if self._open:
-            self._open = False
-            os.close(self._descriptor)
+        if self.is_opened_here:
+            self.is_opened_here = False
+            os.close(self.descriptor)
 
 
 class _Socket(Sink):
     def __init__(self, sock: Any) -> None:
         self._socket = sock
+        self.descriptor = blocking_descriptor(sock)
 
     def _write_some(self, data: memoryview) -> int:
         try:
@@ -208,6 +219,8 @@ class _File(Sink):
                 self.identity = _file_identity(file.fileno())
             except OSError:
                 pass
+        if type(file) is io.FileIO:
+            self.descriptor = file.fileno()
 
     def _write_some(self, data: memoryview) -> int:
         try:

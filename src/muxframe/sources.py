@@ -31,6 +31,9 @@ class Source:
     #: The whole stream, where it is simply there.
     memory: memoryview | None = None
 
+    #: A file descriptor that reading is no more than reading from.
+    descriptor: int | None = None
+
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill the beginning of buffer with what there is, waiting for at least one byte; return 0 at the end."""
         raise NotImplementedError
@@ -94,17 +97,19 @@ class _Memory(Source):
 
 
 class _Descriptor(Source):
+    descriptor: int
+
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
 
     def readinto(self, buffer: memoryview, /) -> int:
         while True:
             try:
                 if hasattr(os, "readv"):
-                    return os.readv(self._descriptor, [buffer])
-                data = os.read(self._descriptor, len(buffer))
+                    return os.readv(self.descriptor, [buffer])
+                data = os.read(self.descriptor, len(buffer))
             except BlockingIOError:
-                wait_readable(self._descriptor)
+                wait_readable(self.descriptor)
             else:
                 buffer[: len(data)] = data
                 return len(data)
@@ -124,7 +129,7 @@ class _Path(_Descriptor):
     def close(self) -> None:
         if self._open:
             self._open = False
-            os.close(self._descriptor)
+            os.close(self.descriptor)
 
     def __del__(self) -> None:
         if hasattr(self, "_open"):  # of frames that nobody has read to the end
@@ -136,6 +141,7 @@ class _Socket(Source):
 
     def __init__(self, sock: Any) -> None:
         self._socket = sock
+        self.descriptor = blocking_descriptor(sock)
 
     def readinto(self, buffer: memoryview, /) -> int:
         while True:
@@ -161,6 +167,8 @@ class _File(Source):
         self._file = file
         self._readinto = getattr(file, "readinto1", None) or getattr(file, "readinto", None)
         self._read = getattr(file, "read1", None) or getattr(file, "read", None)
+        if type(file) is io.FileIO:
+            self.descriptor = file.fileno()
 
     def readinto(self, buffer: memoryview, /) -> int:
         while True:
@@ -223,6 +231,14 @@ def check_descriptor(descriptor: int) -> int:
     if descriptor < 0:
         raise ValueError(f"file descriptor must not be negative: {descriptor}")
     return descriptor
+
+
+def blocking_descriptor(sock: Any) -> int | None:
+    """Return the descriptor of a plain socket without a timeout: reading and writing it is all there is to it."""
+    module = sys.modules.get("socket")  # whoever has a socket has imported it
+    if module is None or type(sock) is not module.socket or sock.gettimeout() is not None or os.name != "posix":
+        return None
+    return int(sock.fileno())
 
 
 def is_buffer(candidate: object) -> bool:

@@ -21,7 +21,9 @@ import importlib
 import io
 import os
 import random
+import socket
 import sys
+import tempfile
 import time
 from bisect import bisect_right
 from contextlib import nullcontext
@@ -651,6 +653,50 @@ def check_copy_into(twin: Twin, case: Case, expected: Outcome) -> object:
     return facts(fault), done
 
 
+def check_copy_descriptors(twin: Twin, case: Case, expected: Outcome) -> object:
+    """copy() between file descriptors, which compiled code does without Python."""
+    rng = case.rng()
+    fault: Exception | None = None
+    with (
+        descriptor_source(case.wire, rng) as source,
+        tempfile.TemporaryFile(buffering=0) as out,
+        tempfile.TemporaryFile(buffering=0) as err,
+        open(os.dup(out.fileno()), "wb", buffering=0) as also_out,
+        using(twin),
+    ):
+        to_err = rng.choice((err, err, also_out, None))
+        try:
+            done = muxframe.copy(source.fileno(), out, to_err, truncated=case.truncated, **case.options)
+        except CONTRACT as error:
+            fault, done = error, error.delivered  # type: ignore[attr-defined]
+        written = [file.read() for file in (out, err) if file.seek(0) == 0]
+    if expected.end != "truncated" or case.truncated == "error":
+        judge(fault, expected)
+    assert done == (len(expected.stdout), len(expected.stderr), len(expected.frames))
+    to_out = expected.payload(0, 1, 2) if to_err is also_out else expected.stdout
+    assert written == [to_out, expected.stderr if to_err is err else b""]
+    return facts(fault), done
+
+
+def descriptor_source(wire: bytes, rng: random.Random) -> Any:
+    """Return something with a file descriptor: where each read gives one random cut, or, where it cannot be, a file."""
+    if hasattr(socket, "SOCK_SEQPACKET") and len(wire) < 50_000:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        far.setblocking(False)
+        with far:
+            try:
+                for cut in filter(None, oracle.cuts(wire, rng)):
+                    far.send(cut)
+            except BlockingIOError:  # more of them than the socket holds
+                near.close()
+            else:
+                return near
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
+    file.write(wire)
+    file.seek(0)
+    return file
+
+
 class using:  # noqa: N801
     """Make copy, frames and StdCopy use a twin."""
 
@@ -667,6 +713,8 @@ class using:  # noqa: N801
         for module, name in ((copying, "Demuxer"), (copying, "FrameReader"), (stdcopy, "FrameReader")):
             assert hasattr(module, name)
             setattr(module, name, getattr(core, name))
+        if hasattr(copying, "Pump"):
+            copying.Pump = getattr(core, "Pump", None)  # only compiled code is worth a loop of its own
 
 
 def check_frames(twin: Twin, case: Case, expected: Outcome) -> object:
@@ -744,6 +792,7 @@ CHECKS: tuple[Check, ...] = (
     check_frames,
     check_copy,
     check_copy_into,
+    check_copy_descriptors,
     check_std_copy,
 )
 

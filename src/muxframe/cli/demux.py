@@ -10,17 +10,16 @@ from .._framing import pack_frame
 from ..copying import copy
 from ..errors import DaemonError, FramingError, SinkError
 from ..protocol import Stream
-from .files import STDERR, STDOUT, Failure, complain, open_input, open_outputs
-from .interrupt import Input, Interrupt
+from .files import STDERR, STDOUT, Failure, Naming, complain, open_input, open_outputs
+from .interrupt import Interrupt
 from .progress import watched
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from ..recovery import Gap
+    from ..sources import AnySource
     from .files import File
-    from .interrupt import Readable
 
 BATCH_SIZE = 256 * 1024  # of recovered frames from a file on a disk; from elsewhere each is passed on at once
 
@@ -32,14 +31,13 @@ def run(arguments: argparse.Namespace) -> int:
         outputs = {STDOUT: arguments.stdout, STDERR: arguments.stderr}
         stdout, stderr = open_outputs(stack, outputs, [source])
         try:
-            with Interrupt(source) as interrupt:
-                wire = stack.enter_context(
-                    watched(Input(source, interrupt), source, (stdout, stderr), wanted=arguments.progress)
-                )
+            with Interrupt(source) as interrupt, Naming(source.name):
+                source.await_writer()
+                wire = stack.enter_context(watched(source, (stdout, stderr), wanted=arguments.progress))
                 if arguments.recover:
                     recovery = _Recovery(source, interrupt, arguments.max_frame_size)
                     copy(recovery.frames(wire), stdout.descriptor, stderr.descriptor)
-                    return 1 if recovery.gaps else 0
+                    return 1 if recovery.complaints else 0
                 copy(
                     wire,
                     stdout.descriptor,
@@ -66,9 +64,9 @@ class _Recovery:
         self._source = source
         self._interrupt = interrupt
         self._options = {} if max_frame_size is None else {"max_frame_size": max_frame_size}
-        self.gaps = 0
+        self.complaints = 0
 
-    def frames(self, wire: Readable) -> Iterator[bytes]:
+    def frames(self, wire: AnySource) -> Iterator[bytes]:
         """Yield the frames that carry payload, several at a time where nobody waits for them."""
         from ..recovery import Gap, recover  # needs re
 
@@ -77,20 +75,20 @@ class _Recovery:
         for item in recover(wire, **self._options):
             if isinstance(item, Gap):
                 yield _emptied(batch)
-                self._report(item)
+                if not self._interrupt.happened:  # else the end of what was read is no damage
+                    self._complain(f"gap of {item.size} bytes at offset {item.offset}: {item.reason}")
             elif item.stream is Stream.SYSTEMERR:
                 yield _emptied(batch)
-                complain(f"{self._source.name}: {DaemonError(str(item.payload, 'utf-8', 'replace'))}")
+                self._complain(str(DaemonError(str(item.payload, "utf-8", "replace"))))
             else:
                 batch += pack_frame(item.stream, item.payload)
                 if len(batch) > batch_size:
                     yield _emptied(batch)
         yield _emptied(batch)
 
-    def _report(self, gap: Gap) -> None:
-        if not self._interrupt.happened:  # after an interrupt the end of what was read is no damage
-            self.gaps += 1
-            complain(f"{self._source.name}: gap of {gap.size} bytes at offset {gap.offset}: {gap.reason}")
+    def _complain(self, text: str) -> None:
+        self.complaints += 1
+        complain(f"{self._source.name}: {text}")
 
 
 def _emptied(batch: bytearray) -> bytes:

@@ -8,6 +8,8 @@ import stat
 import sys
 from typing import TYPE_CHECKING
 
+from ..sources import wait_readable
+
 if TYPE_CHECKING:
     from contextlib import ExitStack
     from typing import Self
@@ -75,6 +77,11 @@ class File:
     def is_regular(self) -> bool:
         """Whether it is a file on a disk: it has a size, and reading it does not wait."""
         return stat.S_ISREG(self.status.st_mode)
+
+    def await_writer(self) -> None:
+        """Wait for a FIFO's first writer: it was opened without, and looks ended until then."""
+        if stat.S_ISFIFO(self.status.st_mode):
+            wait_readable(self.descriptor)
 
     def is_same(self, other: File) -> bool:
         """Say whether both are one regular file, under whatever names."""

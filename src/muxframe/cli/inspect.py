@@ -14,8 +14,8 @@ from .. import recovery
 from ..errors import DaemonError, FramingError, TruncatedStreamError, UnknownStreamError, header_error
 from ..protocol import HEADER_SIZE, MAX_PAYLOAD_SIZE, MAX_SYSTEMERR_SIZE, Stream
 from ..sources import open_source
-from .files import open_input, say
-from .interrupt import Input, Interrupt
+from .files import Naming, open_input, say
+from .interrupt import Interrupt
 
 if TYPE_CHECKING:
     import argparse
@@ -31,8 +31,9 @@ _SYSTEMERR = Stream.SYSTEMERR << _STREAM_SHIFT  # headers from here on are a sys
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    with open_input(arguments.source) as source, Interrupt(source) as interrupt:
-        wire = open_source(Input(source, interrupt))
+    with open_input(arguments.source) as source, Interrupt(source) as interrupt, Naming(source.name):
+        source.await_writer()
+        wire = open_source(source.descriptor)
         report = inspect_wire(wire.blocks(), max_frame_size=arguments.max_frame_size, recover=arguments.recover)
         if interrupt.happened:
             report.end_early()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -23,17 +24,27 @@ def run(arguments: argparse.Namespace) -> int:
         files = {stack.enter_context(open_input(path)): stream for stream, path in _inputs(arguments)}
         (output,) = open_outputs(stack, {STDOUT: arguments.output}, list(files))
         writers = {file: FrameWriter(output.descriptor, stream) for file, stream in files.items()}
-        with Interrupt(*writers) as interrupt:
-            while writers and (ready := interrupt.ready()):
-                for file in ready:
+        with Interrupt(*files):
+            while writers:
+                for file in _ready(list(writers)):
                     data = _read(file, arguments.frame_size)
                     if data:
                         with Naming(output.name):
                             writers[file].write(data)
                     elif data is not None:
-                        interrupt.forget(file)
                         del writers[file]
     return 0
+
+
+def _ready(files: list[File]) -> list[File]:
+    """Wait until some can be read, or are at their end. Without poll (Windows), each is waited for in turn."""
+    if not hasattr(select, "poll"):
+        return files
+    poll = select.poll()
+    for file in files:
+        poll.register(file.descriptor, select.POLLIN)
+    events = dict(poll.poll())
+    return [file for file in files if file.descriptor in events]
 
 
 def _inputs(arguments: argparse.Namespace) -> list[tuple[Stream, str]]:

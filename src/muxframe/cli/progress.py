@@ -7,32 +7,33 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..sources import open_source
 from .files import STDERR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ..sources import Source
     from .files import File
-    from .interrupt import Readable
 
 THRESHOLD = 64 * 1024 * 1024  # bytes; less is over before a bar is drawn
 
 
 @contextmanager
-def watched(wire: Readable, source: File, outputs: Sequence[File], *, wanted: bool) -> Iterator[Readable]:
-    """Draw a bar on stderr while source is read through what this gives; without a reason to, give wire itself.
+def watched(source: File, outputs: Sequence[File], *, wanted: bool) -> Iterator[Any]:
+    """Draw a bar on stderr while source is read through what this gives; without a reason to, give its descriptor.
 
     No bar where payload goes to a terminal: it would be drawn into it.
     """
     is_long = source.is_regular and source.status.st_size > THRESHOLD
     is_seen = os.isatty(STDERR) and not any(os.isatty(output.descriptor) for output in outputs)
     if not (wanted and is_long and is_seen):
-        yield wire
+        yield source.descriptor
         return
     try:
         progress: Any = import_module("rich.progress")
     except ImportError:
-        yield wire
+        yield source.descriptor
         return
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
@@ -44,11 +45,11 @@ def watched(wire: Readable, source: File, outputs: Sequence[File], *, wanted: bo
         transient=True,
     )
     with bar:
-        yield _Counting(wire, bar, bar.add_task(source.name, total=source.status.st_size))
+        yield _Counting(open_source(source.descriptor), bar, bar.add_task(source.name, total=source.status.st_size))
 
 
 class _Counting:
-    def __init__(self, wire: Readable, bar: Any, task: Any) -> None:
+    def __init__(self, wire: Source, bar: Any, task: Any) -> None:
         self._wire = wire
         self._bar = bar
         self._task = task
