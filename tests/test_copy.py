@@ -91,7 +91,7 @@ def feed_in_background(write: Any, close: Any, data: bytes = WIRE) -> threading.
             rest = rest[size:]
         close()
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(daemon=True, target=run)
     thread.start()
     return thread
 
@@ -229,7 +229,7 @@ def tls_pair(tmp_path: Path) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
     server.load_cert_chain(cert, key)
     ours, theirs = socket.socketpair()
     accepted: list[ssl.SSLSocket] = []
-    thread = threading.Thread(target=lambda: accepted.append(server.wrap_socket(theirs, server_side=True)))
+    thread = threading.Thread(daemon=True, target=lambda: accepted.append(server.wrap_socket(theirs, server_side=True)))
     thread.start()
     connected = client.wrap_socket(ours, server_hostname="localhost")
     thread.join()
@@ -250,7 +250,7 @@ def test_tls(tmp_path: Path, blocking: bool) -> None:
             else:
                 theirs.close()
 
-        thread = threading.Thread(target=send)
+        thread = threading.Thread(daemon=True, target=send)
         thread.start()
         assert copy(source, out := bytearray(), err := bytearray()) == COPIED
         assert (out, err) == (OUT, ERR)
@@ -264,7 +264,7 @@ def test_tls_sink(tmp_path: Path) -> None:
     sink.setblocking(False)
     with sink, theirs:
         received = bytearray()
-        thread = threading.Thread(target=_receive, args=(theirs, received, len(OUT)))
+        thread = threading.Thread(daemon=True, target=_receive, args=(theirs, received, len(OUT)))
         thread.start()
         assert copy(WIRE, sink) == COPIED
         thread.join()
@@ -436,7 +436,7 @@ def test_slow_readers(kind: str, blocking: bool) -> None:
             received.extend(piece)
             time.sleep(0.0001)
 
-    thread = threading.Thread(target=drain)
+    thread = threading.Thread(daemon=True, target=drain)
     thread.start()
     if kind == "socket":
         ours.setblocking(blocking)
@@ -480,7 +480,7 @@ def test_live_output_is_not_held_back() -> None:
     reading, writing = os.pipe()
     ours, theirs = socket.socketpair()
     with ours, theirs, open(writing, "wb") as sink:
-        thread = threading.Thread(target=copy, args=(ours, sink))
+        thread = threading.Thread(daemon=True, target=copy, args=(ours, sink))
         thread.start()
         theirs.sendall(pack(1, b"$ ") + pack(1, b"", size=100))
         assert os.read(reading, 100) == b"$ "
@@ -517,6 +517,174 @@ def test_source_is_not_overwritten(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"source and {name} are the same file"):
             copy(path, *sinks)
     assert path.read_bytes() == WIRE
+
+
+# --- between descriptors ---------------------------------------------------------------------------------------------
+
+
+def pour(wire: bytes, out: Any, err: Any, *, step: int = 3001, **options: Any) -> Copied:
+    """Copy from a pipe that gets step bytes at a time."""
+    reading, writing = os.pipe()
+
+    def write(data: memoryview) -> int:
+        return os.write(writing, data[:step])
+
+    thread = feed_in_background(write, lambda: os.close(writing), wire)
+    try:
+        return copy(reading, out, err, **options)
+    finally:
+        while thread.is_alive() and os.read(reading, 1 << 20):  # let the writer end after an error
+            pass
+        thread.join()
+        os.close(reading)
+
+
+@POSIX
+@pytest.mark.parametrize("step", [1, 7, 3001, 1 << 20])
+@pytest.mark.parametrize("delay", [0.0, 0.0005])
+def test_descriptors_to_files(tmp_path: Path, step: int, delay: float) -> None:
+    frames, wire, copied = (FRAMES[:9], oracle_wire(FRAMES[:9]), None) if step < 10 else (FRAMES, WIRE, COPIED)
+    with open(tmp_path / "out", "wb", buffering=0) as out:
+        done = pour(wire, out, tmp_path / "err", step=step, delay=delay)
+    assert copied in (None, done)
+    assert done.frames == len(frames)
+    assert (tmp_path / "out").read_bytes() == b"".join(data for stream, data in frames if stream != 2)
+    assert (tmp_path / "err").read_bytes() == b"".join(data for stream, data in frames if stream == 2)
+
+
+def oracle_wire(frames: list[tuple[int, bytes]]) -> bytes:
+    return b"".join(pack(*frame) for frame in frames)
+
+
+@POSIX
+def test_descriptors_keep_the_order_into_one_pipe() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    received = bytearray()
+
+    def drain() -> None:
+        while piece := os.read(reading, 999):
+            received.extend(piece)
+
+    thread = threading.Thread(daemon=True, target=drain)
+    thread.start()
+    assert pour(WIRE, writing, writing) == COPIED
+    os.close(writing)
+    thread.join()
+    os.close(reading)
+    assert received == b"".join(payload for _, payload in FRAMES)
+
+
+@POSIX
+def test_sockets_to_sockets() -> None:
+    source, thread = socket_source(timeout=None)
+    ours, theirs = socket.socketpair()
+    received = bytearray()
+    drain = threading.Thread(daemon=True, target=_receive, args=(theirs, received, len(OUT)))
+    drain.start()
+    with source, ours, theirs:
+        assert copy(source, ours, None) == COPIED
+        drain.join()
+    thread.join()
+    assert received == OUT
+
+
+@POSIX
+@pytest.mark.parametrize("name", ["unknown stream", "reserved", "truncated header", "truncated payload", "systemerr"])
+def test_bad_wire_between_descriptors(name: str, tmp_path: Path) -> None:
+    tail, kind, text = BAD[name]
+    partial = b"part" if name == "truncated payload" else b""
+    for step in (1000, 1 << 20):
+        with pytest.raises(kind, match=text) as caught:
+            pour(WIRE + tail, tmp_path / "out", tmp_path / "err", step=step)
+        assert (tmp_path / "out").read_bytes() == OUT + partial
+        assert (tmp_path / "err").read_bytes() == ERR
+        assert caught.value.offset == len(WIRE)
+        assert caught.value.delivered == Copied(len(OUT) + len(partial), len(ERR), len(FRAMES))
+
+
+@POSIX
+@pytest.mark.parametrize("size", [10, 65536, 100_000])
+def test_systemerr_in_pieces_between_descriptors(size: int, tmp_path: Path) -> None:
+    with pytest.raises(DaemonError) as caught:
+        pour(pack(1, b"before") + pack(3, b"e" * size), tmp_path / "out", None, step=9)
+    assert caught.value.message == "e" * min(size, 65536)
+    assert (tmp_path / "out").read_bytes() == b"before"
+
+
+@POSIX
+@pytest.mark.parametrize("which", [0, 1])
+def test_failed_descriptor_can_be_replaced(which: int, tmp_path: Path) -> None:
+    """A pipe whose reader leaves: what it took, what comes with the error and the next copy are the whole stream."""
+    reading, writing = os.pipe()
+    source, thread = pipe_source(blocking=True)
+    taken = bytearray()
+
+    def leave() -> None:
+        while len(taken) < 100_000:
+            taken.extend(os.read(reading, 5000))
+        os.close(reading)
+
+    leaver = threading.Thread(daemon=True, target=leave)
+    leaver.start()
+    demuxer = Demuxer()
+    good = tmp_path / "good"
+    with pytest.raises(SinkError) as caught:
+        copy(source, *((writing, good) if which == 0 else (good, writing)), demuxer=demuxer)
+    leaver.join()
+    os.close(writing)
+    error = caught.value
+    assert error.sink == ("stdout", "stderr")[which]
+    assert error.delivered[1 - which] == good.stat().st_size
+    rest = [bytearray(), bytearray()]
+    for stream, payload in error.undelivered:
+        rest[stream >> 1] += payload
+    copy(source, *rest, demuxer=demuxer)
+    thread.join()
+    os.close(source)
+    whole = (OUT, ERR)
+    assert good.read_bytes() + rest[1 - which] == whole[1 - which]
+    assert whole[which].startswith(taken)
+    assert error.delivered[which] >= len(taken), "what the pipe held when its reader left is lost with it"
+    assert whole[which][error.delivered[which] :] == rest[which]
+
+
+@POSIX
+def test_descriptor_that_cannot_be_read_or_written(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        copy(writing, None, None)
+    assert not isinstance(caught.value, SinkError)
+    os.write(writing, pack(2, b"x"))
+    with pytest.raises(SinkError, match="Bad file descriptor"):
+        copy(reading, None, reading)
+    os.close(reading)
+    os.close(writing)
+    with pytest.raises(IsADirectoryError):
+        copy(tmp_path, None, None)
+
+
+@POSIX
+def test_delay_gathers_but_does_not_hold_back() -> None:
+    """A byte that comes alone is through long before an absurd delay."""
+    reading, writing = os.pipe()
+    theirs, ours = os.pipe()
+    thread = threading.Thread(daemon=True, target=copy, args=(reading, ours, None), kwargs={"delay": 0.3})
+    thread.start()
+    start = time.monotonic()
+    os.write(writing, pack(1, b"a"))
+    assert os.read(theirs, 100) == b"a"
+    assert time.monotonic() - start < 0.25
+    for piece in (b"b", b"c", b"d"):
+        os.write(writing, pack(1, piece))
+    os.close(writing)
+    seen = b""
+    while len(seen) < 3:
+        seen += os.read(theirs, 100)
+    assert seen == b"bcd"
+    thread.join()
+    for descriptor in (reading, theirs, ours):
+        os.close(descriptor)
 
 
 # --- sinks that fail -------------------------------------------------------------------------------------------------
@@ -769,6 +937,7 @@ def test_a_frame_of_1_gib_takes_8_mib_at_most() -> None:
 
 INTERRUPTED = """
 import os, signal, sys, muxframe
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started with it ignored
 signal.signal(signal.SIGUSR1, lambda *_: print("handled", flush=True))
 try:
     muxframe.copy(0, None)

@@ -176,6 +176,7 @@ cdef class Demuxer:
 
     def __cinit__(self):
         self.turn = _Turn()
+        self.state.limit = UINT32_MAX
 
     def __init__(self, *, max_frame_size=None, check_reserved=True):
         self.state.limit = limit_of(max_frame_size)
@@ -529,6 +530,9 @@ cdef _Block new_block(size_t size):
     return block
 
 
+cdef _Block NO_BLOCK = new_block(0)
+
+
 cdef _Block borrow(object data, str name):
     """Borrow an object's memory: it can be neither freed nor resized while the block lives."""
     cdef _Block block = _Block.__new__(_Block)
@@ -617,6 +621,8 @@ cdef class FrameReader:
 
     def __cinit__(self):
         self.turn = _Turn()
+        self.block = NO_BLOCK
+        self.eof = True
 
     def __init__(
         self,
@@ -630,7 +636,7 @@ cdef class FrameReader:
     ):
         self.turn.enter(self)
         try:
-            if self.block is not None:
+            if self.block is not NO_BLOCK:
                 raise TypeError("FrameReader is initialised already")
             self.limit = limit_of(max_frame_size)
             check_truncated(truncated)
@@ -641,11 +647,11 @@ cdef class FrameReader:
             if callable(source):
                 self.readinto = source
                 self.block = new_block(BLOCK_SIZE)
+                self.eof = False
             else:
                 view = readable(source)
                 self.block = borrow(view if view.readonly else bytes(view), "data")
                 self.end = self.block.size
-                self.eof = True
         finally:
             self.turn.leave()
 
@@ -774,6 +780,8 @@ cdef class Pump:
                  double delay):
         cdef uint8_t *memory
         cdef int i
+        if self.demuxer is not None:
+            raise TypeError("Pump is initialised already")
         self.memory = bytearray(3 * block_size)
         memory = <uint8_t *>PyByteArray_AS_STRING(self.memory)
         self.demuxer = demuxer
@@ -820,6 +828,8 @@ cdef class Pump:
             Exception: whatever a signal handler raised; another call goes on.
         """
         cdef mf_pump_result result = MF_PUMP_SIGNAL
+        if self.demuxer is None:
+            raise TypeError("Pump is not initialised")
         self.demuxer.begin()
         try:
             if self.demuxer.text is not None:

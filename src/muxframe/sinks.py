@@ -271,10 +271,10 @@ class FrameWriter(io.RawIOBase):
     """
 
     def __init__(self, sink: AnySink, stream: int) -> None:
-        super().__init__()
-        self._sink = open_sink(sink)
         self._stream = Stream(stream)
+        self._sink = open_sink(sink)
         self._is_broken = False
+        super().__init__()
 
     def writable(self) -> bool:
         """Return True."""
@@ -314,4 +314,5 @@ class FrameWriter(io.RawIOBase):
         """Refuse further writes; close what was opened for a path."""
         if not self.closed:
             super().close()
-            self._sink.close()
+            if hasattr(self, "_sink"):  # not where __init__ has failed
+                self._sink.close()
