@@ -147,4 +147,4 @@ cdef class Pump:
     cdef Demuxer demuxer
     cdef mf_pump pump
     cdef bytearray memory       # block and both outputs, in one
-    cdef readonly object failed # index of the sink that failed, or None
+    cdef readonly object failed  # index of the sink that failed, or None

@@ -804,10 +804,9 @@ cdef class Pump:
     @property
     def pending(self):
         """What was taken apart but not written, of each output."""
-        return [
-            copy_bytes(self.pump.outputs[i].data + self.pump.written[i], self.pump.outputs[i].size - self.pump.written[i])
-            for i in range(2)
-        ]
+        cdef mf_output *out = self.pump.outputs
+        cdef size_t *written = self.pump.written
+        return [copy_bytes(out[i].data + written[i], out[i].size - written[i]) for i in range(2)]
 
     @property
     def rest(self):
