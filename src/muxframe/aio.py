@@ -1,0 +1,487 @@
+"""asyncio: the same frames and copies, from sockets, pipes, StreamReaders and asynchronous iterables.
+
+A socket or pipe is received straight into the Demuxer's buffer (asyncio.BufferedProtocol) and paused while more than
+HIGH_WATER bytes wait to be taken, so that a slow reader is backpressure and memory stays flat. Readers are objects, not
+generators: a read that is cancelled has taken nothing, and the next one goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+from ._framing import Demuxer, Frame, FrameReader
+from ._framing_py import RECEIVE_BUFFER_SIZE, again, check_truncated, readable
+from .errors import DaemonError, FramingError, SinkError, TruncatedStreamError
+from .protocol import DEFAULT_MAX_FRAME_SIZE, Chunk, Copied, Stream, Truncated
+from .sinks import open_sink
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Sequence
+    from typing import Self, Union
+
+    from typing_extensions import Buffer
+
+    from .sinks import AnySink, Sink
+
+    #: Connected stream socket, file object of a pipe, asyncio.StreamReader, or asynchronous iterable of bytes-like
+    #: objects.
+    AnyAsyncSource = Union[socket.socket, asyncio.StreamReader, AsyncIterable[Buffer], Any]
+
+__all__ = ["HIGH_WATER", "ChunkReader", "FrameIterator", "chunks", "copy", "frames"]
+
+#: Bytes of payload that wait to be taken before receiving pauses. One receive may go beyond it.
+HIGH_WATER = 256 * 1024
+
+T = TypeVar("T", Chunk, Frame)
+
+
+class _Reader(asyncio.BufferedProtocol, Generic[T]):
+    """What has been decoded and waits to be taken; where it comes from; how it ended."""
+
+    def __init__(self, source: AnyAsyncSource, truncated: Truncated) -> None:
+        check_truncated(truncated)
+        if not hasattr(source, "__aiter__") and not hasattr(source, "fileno"):
+            raise TypeError(f"cannot read a multiplexed stream asynchronously from {type(source).__name__}")
+        self._source = source
+        self._is_truncated_ignored = truncated == "ignore"
+        self._waiting: deque[T] = deque()
+        self._size = 0  # payload bytes in _waiting
+        self._fault: BaseException | None = None
+        self._is_over = False
+        self._transport: Any = None
+        self._is_paused = False
+        self._wakeup: asyncio.Future[None] | None = None
+
+    # What the decoder below does with wire bytes.
+
+    def _decode(self, data: memoryview) -> list[T]:
+        raise NotImplementedError
+
+    def _decode_eof(self) -> None:
+        raise NotImplementedError
+
+    # The reader's side.
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._waiting:
+            await self._more()
+        item = self._waiting.popleft()
+        self._taken(len(item) if isinstance(item, Frame) else len(item[1]))
+        return item
+
+    async def read(self) -> list[T]:
+        """Return everything that waits to be taken, waiting for at least one; nothing at the end.
+
+        Raises:
+            FramingError, DaemonError, OSError: as iteration does.
+        """
+        while not self._waiting:
+            try:
+                await self._more()
+            except StopAsyncIteration:
+                return []
+        items = list(self._waiting)
+        self._waiting.clear()
+        self._taken(self._size)
+        return items
+
+    def close(self) -> None:
+        """Close the connection, if this reader has made it. What waits can still be taken; then iteration ends."""
+        if self._transport is not None:
+            self._transport.close()
+        self._end(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def _more(self) -> None:
+        """Wait until something was decoded; raise how it ended."""
+        if self._fault is not None:
+            fault = self._fault
+            if isinstance(fault, (FramingError, DaemonError)):
+                self._fault = again(fault)  # what it carries is delivered once
+            raise fault
+        if self._is_over:
+            raise StopAsyncIteration
+        if hasattr(self._source, "__aiter__"):
+            await self._pull()
+            return
+        if self._transport is None:
+            await self._connect()
+        if not self._waiting and self._fault is None and not self._is_over:
+            self._wakeup = asyncio.get_running_loop().create_future()
+            try:
+                await self._wakeup
+            finally:
+                self._wakeup = None
+
+    async def _pull(self) -> None:
+        """Take one piece from a StreamReader or an asynchronous iterable."""
+        if isinstance(self._source, asyncio.StreamReader):
+            data = await self._source.read(RECEIVE_BUFFER_SIZE)
+            if not data:
+                self.eof_received()
+                return
+        else:
+            if not hasattr(self, "_iterator"):
+                self._iterator = aiter(self._source)
+            try:
+                data = await anext(self._iterator)
+            except StopAsyncIteration:
+                self.eof_received()
+                return
+        self.data_received(data)
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not isinstance(self._source, socket.socket):
+            await loop.connect_read_pipe(lambda: _Unbuffered(self), self._source)
+        elif self._source.family == getattr(socket, "AF_UNIX", None):
+            await loop.create_unix_connection(lambda: self, sock=self._source)
+        else:
+            await loop.create_connection(lambda: self, sock=self._source)
+
+    def _taken(self, size: int) -> None:
+        self._size -= size
+        if self._is_paused and self._size <= HIGH_WATER // 2:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    # The transport's side.
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: Buffer) -> None:
+        """Take wire bytes from a transport that knows no buffers."""
+        try:
+            self._add(self._decode(readable(data)))
+        except (FramingError, DaemonError) as fault:
+            self._fail(fault)
+
+    def eof_received(self) -> bool:
+        try:
+            self._decode_eof()
+        except TruncatedStreamError as fault:
+            if not self._is_truncated_ignored:
+                self._fail(fault)
+        except (FramingError, DaemonError) as fault:
+            self._fail(fault)
+        self._end(None)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None and not self._is_over:
+            self.eof_received()
+        self._end(exc)
+
+    def _add(self, items: list[T]) -> None:
+        self._waiting += items
+        self._size += sum(len(item) if isinstance(item, Frame) else len(item[1]) for item in items)
+        if self._size > HIGH_WATER and self._transport is not None and not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+        if items:
+            self._wake()
+
+    def _fail(self, fault: FramingError | DaemonError) -> None:
+        """Deliver what was decoded before the fault, then the fault."""
+        before: Any = fault.chunks if isinstance(self, ChunkReader) else []
+        self._add(before)
+        if before:
+            fault.chunks = []
+        self._fault = fault
+        self._wake()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _end(self, error: Exception | None) -> None:
+        if not self._is_over and error is not None and self._fault is None:
+            self._fault = error
+        self._is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+
+class _Unbuffered(asyncio.Protocol):
+    """What a pipe's transport, which knows no buffers, talks to."""
+
+    def __init__(self, reader: _Reader[Any]) -> None:
+        self.connection_made = reader.connection_made  # type: ignore[method-assign]
+        self.data_received = reader.data_received  # type: ignore[method-assign]
+        self.eof_received = reader.eof_received  # type: ignore[method-assign]
+        self.connection_lost = reader.connection_lost  # type: ignore[method-assign]
+
+
+class ChunkReader(_Reader[Chunk]):
+    """Iterate over (stream, payload) chunks as they come: what `chunks` returns.
+
+    `await reader.read()` takes all that wait at once. `close()` (or `async with`) closes a connection early.
+    """
+
+    def __init__(self, source: AnyAsyncSource, demuxer: Demuxer, truncated: Truncated) -> None:
+        super().__init__(source, truncated)
+        self._demuxer = demuxer
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._demuxer.get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            self._add(self._demuxer.buffer_updated(nbytes))
+        except (FramingError, DaemonError) as fault:
+            self._fail(fault)
+
+    def _decode(self, data: memoryview) -> list[Chunk]:
+        return self._demuxer.feed(data)
+
+    def _decode_eof(self) -> None:
+        self._demuxer.feed_eof()
+
+
+class FrameIterator(_Reader[Frame]):
+    """Iterate over whole frames: what `frames` returns. Otherwise as ChunkReader."""
+
+    def __init__(self, source: AnyAsyncSource, max_frame_size: int | None, check_reserved: bool, truncated: Truncated):
+        super().__init__(source, truncated)
+        self._wire = memoryview(b"")
+        self._has_ended = False
+        self._reader = FrameReader(self._readinto, max_frame_size=max_frame_size, check_reserved=check_reserved)
+        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
+
+    def _readinto(self, buffer: memoryview) -> int:
+        """Give the FrameReader what has arrived, and stop it where that is used up."""
+        size = min(len(buffer), len(self._wire))
+        if not size and not self._has_ended:
+            raise BlockingIOError
+        buffer[:size] = self._wire[:size]
+        self._wire = self._wire[size:]
+        return size
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(self._buffer[:nbytes])
+
+    def _decode(self, data: memoryview) -> list[Frame]:
+        self._wire = data
+        whole: list[Frame] = []
+        try:
+            whole.extend(self._reader)
+        except BlockingIOError:
+            pass
+        except (FramingError, DaemonError):
+            self._add(whole)
+            raise
+        return whole
+
+    def _decode_eof(self) -> None:
+        self._has_ended = True
+        self._add(self._decode(memoryview(b"")))
+
+
+def chunks(
+    source: AnyAsyncSource,
+    /,
+    *,
+    max_frame_size: int | None = None,
+    check_reserved: bool = True,
+    truncated: Truncated = "error",
+    demuxer: Demuxer | None = None,
+) -> ChunkReader:
+    """Iterate asynchronously over the payload of a stream as it comes.
+
+    Args:
+        source: connected stream socket or file object of a pipe (which the reader then owns and closes), an
+            asyncio.StreamReader, or an asynchronous iterable of bytes-like objects.
+        max_frame_size, check_reserved: as for Demuxer.
+        truncated: what an end inside a frame is: "error" raises, "ignore" ends.
+        demuxer: a Demuxer to go on with; its own settings hold.
+
+    Returns:
+        An asynchronous iterator of (stream, payload) chunks.
+
+    Raises:
+        FramingError, DaemonError: by iteration, after everything before the fault; every later one raises the same.
+        OSError: by iteration: the connection was lost, after everything before.
+        TypeError: source is none.
+    """
+    if demuxer is None:
+        demuxer = Demuxer(max_frame_size=max_frame_size, check_reserved=check_reserved)
+    return ChunkReader(source, demuxer, truncated)
+
+
+def frames(
+    source: AnyAsyncSource,
+    /,
+    *,
+    max_frame_size: int | None = DEFAULT_MAX_FRAME_SIZE,
+    check_reserved: bool = True,
+    truncated: Truncated = "error",
+) -> FrameIterator:
+    """Iterate asynchronously over the whole frames of a stream.
+
+    Args:
+        source: as for `chunks`.
+        max_frame_size: largest payload, in bytes; a frame is held in memory whole. None allows 4 GiB - 1.
+        check_reserved: as for Demuxer.
+        truncated: what an end inside a frame is: "error" raises, "ignore" drops the unfinished frame.
+
+    Returns:
+        An asynchronous iterator of Frame.
+
+    Raises:
+        FramingError, DaemonError, OSError, TypeError: as `chunks` does.
+    """
+    return FrameIterator(source, max_frame_size, check_reserved, truncated)
+
+
+async def copy(
+    source: AnyAsyncSource,
+    stdout: AnySink | asyncio.StreamWriter,
+    stderr: AnySink | asyncio.StreamWriter = None,
+    /,
+    *,
+    max_frame_size: int | None = None,
+    check_reserved: bool = True,
+    truncated: Truncated = "error",
+    demuxer: Demuxer | None = None,
+) -> Copied:
+    """Copy the payload of a stream to two sinks, in wire order.
+
+    Args:
+        source: as for `chunks`.
+        stdout: where streams 0 and 1 go: an asyncio.StreamWriter (which is drained), a callable (gets bytes; what it
+            returns is awaited where it can be), or any sink of `muxframe.copy`, which is written to while the loop
+            waits: memory and files on a disk, not what may block.
+        stderr: where stream 2 goes.
+        max_frame_size, check_reserved, truncated, demuxer: as for `chunks`.
+
+    Returns:
+        Payload bytes of each stream and whole frames.
+
+    Raises:
+        FramingError, DaemonError, SinkError, OSError: as `muxframe.copy` does.
+    """
+    if demuxer is None:
+        demuxer = Demuxer(max_frame_size=max_frame_size, check_reserved=check_reserved)
+    before = demuxer.frames
+    sizes = [0, 0]
+    outputs = [_open(stdout, "stdout")]
+    outputs.append(outputs[0] if stderr is stdout and stderr is not None else _open(stderr, "stderr"))
+
+    def copied() -> Copied:
+        return Copied(sizes[0], sizes[1], demuxer.frames - before)
+
+    async with ChunkReader(source, demuxer, truncated) as reader:
+        try:
+            while batch := await reader.read():
+                runs = _runs(batch)
+                for i, (target, payload) in enumerate(runs):
+                    try:
+                        await outputs[target].write(payload)
+                    except Exception as error:
+                        _refuse(target, error, copied(), runs[i:], outputs[target])
+                    sizes[target] += len(payload)
+        except (FramingError, DaemonError) as fault:
+            fault.delivered = copied()
+            raise
+        finally:
+            for output in outputs:
+                output.close()
+    return copied()
+
+
+def _runs(batch: list[Chunk]) -> list[tuple[int, bytes]]:
+    """Join neighbours that go to the same output (0 or 1)."""
+    joined: list[tuple[int, list[bytes]]] = []
+    for stream, payload in batch:
+        if joined and joined[-1][0] == stream >> 1:
+            joined[-1][1].append(payload)
+        else:
+            joined.append((stream >> 1, [payload]))
+    return [(target, parts[0] if len(parts) == 1 else b"".join(parts)) for target, parts in joined]
+
+
+def _refuse(
+    target: int, error: Exception, copied: Copied, runs: Sequence[tuple[int, bytes]], output: _Output
+) -> NoReturn:
+    (_, payload), *rest = runs
+    taken = output.taken_of_failed
+    left = [(target, payload[taken:]), *rest]
+    sizes = [copied.stdout_size, copied.stderr_size]
+    sizes[target] += taken
+    undelivered = [((Stream.STDOUT, Stream.STDERR)[i], data) for i, data in left if data]
+    delivered = Copied(sizes[0], sizes[1], copied.frames)
+    raise SinkError(("stdout", "stderr")[target], delivered, undelivered, error) from error
+
+
+class _Output:
+    """Where one stream goes."""
+
+    taken_of_failed = 0  #: bytes of the write that failed which were taken all the same
+
+    async def write(self, payload: bytes) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close what was opened here."""
+
+
+class _Drained(_Output):
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+
+    async def write(self, payload: bytes) -> None:
+        self._writer.write(payload)
+        await self._writer.drain()
+
+
+class _Called(_Output):
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    async def write(self, payload: bytes) -> None:
+        result = self._target(payload)
+        if inspect.isawaitable(result):
+            await result
+
+
+class _Written(_Output):
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    async def write(self, payload: bytes) -> None:
+        size = self._sink.size
+        try:
+            self._sink.write(memoryview(payload))
+            self._sink.flush()
+        except Exception:
+            self.taken_of_failed = self._sink.size - size
+            raise
+
+    def close(self) -> None:
+        self._sink.close()
+
+
+def _open(sink: Any, name: str) -> _Output:
+    if isinstance(sink, asyncio.StreamWriter):
+        return _Drained(sink)
+    if callable(sink) and not hasattr(sink, "write") and not isinstance(sink, (str, os.PathLike)):
+        return _Called(sink)
+    return _Written(open_sink(sink, name))
