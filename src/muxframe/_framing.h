@@ -153,6 +153,22 @@ static inline mf_status mf_take_header(mf_state *state, const uint8_t *src, size
     return MF_MORE;
 }
 
+/* As mf_take_whole_frames, but stops before payload of the other output than the one that gets or got some. */
+static inline size_t mf_take_run(const uint8_t *src, size_t size, mf_output outputs[2], uint32_t limit,
+                                 int check_reserved, int exact, uint64_t *frames)
+{
+    if (size < MF_HEADER_SIZE || src[0] >= MF_SYSTEMERR)
+        return 0;
+    const int target = outputs[0].size ? 0 : outputs[1].size ? 1 : src[0] >> 1; /* src[0] is 0..2 */
+    mf_output *const other = &outputs[1 - target];
+    const size_t room = other->room;
+    if (outputs[target].data && other->data)
+        other->room = other->size; /* room for empty frames only */
+    const size_t taken = mf_take_whole_frames(src, size, outputs, limit, check_reserved, exact, frames);
+    other->room = room;
+    return taken;
+}
+
 /* Take wire bytes and copy the payload, whole frames or parts. ordered: stop before payload of the other output than
  * the one that got some in this call. */
 static mf_status mf_feed_into(mf_state *state, const uint8_t *src, size_t size, mf_output outputs[2], int ordered,
@@ -163,9 +179,9 @@ static mf_status mf_feed_into(mf_state *state, const uint8_t *src, size_t size, 
     while (p < end) {
         if (state->remaining == 0) {
             size_t taken = 0;
-            if (!ordered && (state->header_size == 0 || state->header_size == MF_HEADER_SIZE)) {
-                taken = mf_take_whole_frames(p, (size_t)(end - p), outputs, state->limit, state->check_reserved, exact,
-                                             &state->frames);
+            if (state->header_size == 0 || state->header_size == MF_HEADER_SIZE) {
+                taken = (ordered ? mf_take_run : mf_take_whole_frames)(
+                    p, (size_t)(end - p), outputs, state->limit, state->check_reserved, exact, &state->frames);
                 state->offset += taken;
                 p += taken;
                 if (p == end)

@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             with Interrupt(source) as interrupt, Naming(source.name):
                 source.await_writer()
+                source.widen()
                 wire = stack.enter_context(watched(source, (stdout, stderr), wanted=arguments.progress))
                 if arguments.recover:
                     recovery = _Recovery(source, interrupt, arguments.max_frame_size)
