@@ -55,14 +55,15 @@ static inline int mf_overlap(const uint8_t *a, size_t a_size, const uint8_t *b, 
     return a && b && a_size && b_size && (uintptr_t)a < (uintptr_t)b + b_size && (uintptr_t)b < (uintptr_t)a + a_size;
 }
 
-enum { MF_STEP = 32, MF_SMALL = 256 };
+enum { MF_STEP = 64, MF_INLINE = 64 * 1024 };
 
-/* Copy size bytes. Small ones go in steps of 32 without a library call, where both sides have the slack for a last
- * step that is not full: src_room and dst_room are the bytes readable and writable, both at least size. */
+/* Copy size bytes. Up to MF_INLINE, where both sides have slack for a last step that is not full, they go in steps of
+ * 64 without a library call: payload lies anywhere in the wire, and memcpy is at its best with aligned memory.
+ * src_room and dst_room are the bytes readable and writable, both at least size. */
 static inline void mf_copy(uint8_t *dst, size_t dst_room, const uint8_t *src, size_t src_room, size_t size)
 {
-    /* size <= 256, so the last step ends at most at size + 31: inside both rooms */
-    if (size <= MF_SMALL && dst_room >= size + MF_STEP && src_room >= size + MF_STEP) {
+    /* the last step ends at most at size + 63: inside both rooms. size + MF_STEP cannot overflow: size <= MF_INLINE */
+    if (size <= MF_INLINE && dst_room >= size + MF_STEP && src_room >= size + MF_STEP) {
         for (size_t i = 0; i < size; i += MF_STEP)
             memcpy(dst + i, src + i, MF_STEP);
     } else {
