@@ -49,7 +49,7 @@ static inline uint32_t mf_be32(const uint8_t *p)
     return p[3] | (uint32_t)p[2] << 8 | (uint32_t)p[1] << 16 | (uint32_t)p[0] << 24;
 }
 
-/* Do two regions share memory? Then copies must be exact and in order, as the Python twin's are. */
+/* Do two regions share memory? An output must not share any with the wire that is being taken apart. */
 static inline int mf_overlap(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size)
 {
     return a && b && a_size && b_size && (uintptr_t)a < (uintptr_t)b + b_size && (uintptr_t)b < (uintptr_t)a + a_size;
@@ -72,9 +72,9 @@ static inline void mf_copy(uint8_t *dst, size_t dst_room, const uint8_t *src, si
 }
 
 /* Take whole, valid frames of streams 0..2 that fit into their output. Stops before the first that is anything else.
- * Returns the wire bytes taken. exact: outputs overlap the input or each other. */
+ * Returns the wire bytes taken. */
 static inline size_t mf_take_whole_frames(const uint8_t *src, size_t size, mf_output outputs[2], uint32_t limit,
-                                          int check_reserved, int exact, uint64_t *frames)
+                                          int check_reserved, uint64_t *frames)
 {
     const uint8_t *p = src, *const end = src + size;
     const uint32_t mask = check_reserved ? 0xFFFFFFFFu : 0xFFu;
@@ -90,12 +90,8 @@ static inline size_t mf_take_whole_frames(const uint8_t *src, size_t size, mf_ou
         if (payload > behind || payload > room)
             break;
         p += MF_HEADER_SIZE;
-        if (out->data) {
-            if (exact)
-                memmove(out->data + out->size, p, payload);
-            else
-                mf_copy(out->data + out->size, room, p, behind, payload);
-        }
+        if (out->data)
+            mf_copy(out->data + out->size, room, p, behind, payload); /* payload <= room, payload <= behind */
         out->size += payload;
         p += payload;
         count++;
@@ -109,7 +105,7 @@ static inline size_t mf_measure(const uint8_t *src, size_t size, size_t sizes[2]
 {
     mf_output outputs[2] = {{NULL, SIZE_MAX, 0}, {NULL, SIZE_MAX, 0}};
     uint64_t frames = 0;
-    const size_t taken = mf_take_whole_frames(src, size, outputs, limit, check_reserved, 0, &frames);
+    const size_t taken = mf_take_whole_frames(src, size, outputs, limit, check_reserved, &frames);
     sizes[0] = outputs[0].size;
     sizes[1] = outputs[1].size;
     return taken;
@@ -156,7 +152,7 @@ static inline mf_status mf_take_header(mf_state *state, const uint8_t *src, size
 
 /* As mf_take_whole_frames, but stops before payload of the other output than the one that gets or got some. */
 static inline size_t mf_take_run(const uint8_t *src, size_t size, mf_output outputs[2], uint32_t limit,
-                                 int check_reserved, int exact, uint64_t *frames)
+                                 int check_reserved, uint64_t *frames)
 {
     if (size < MF_HEADER_SIZE || src[0] >= MF_SYSTEMERR)
         return 0;
@@ -165,7 +161,7 @@ static inline size_t mf_take_run(const uint8_t *src, size_t size, mf_output outp
     const size_t room = other->room;
     if (outputs[target].data && other->data)
         other->room = other->size; /* room for empty frames only */
-    const size_t taken = mf_take_whole_frames(src, size, outputs, limit, check_reserved, exact, frames);
+    const size_t taken = mf_take_whole_frames(src, size, outputs, limit, check_reserved, frames);
     other->room = room;
     return taken;
 }
@@ -173,7 +169,7 @@ static inline size_t mf_take_run(const uint8_t *src, size_t size, mf_output outp
 /* Take wire bytes and copy the payload, whole frames or parts. ordered: stop before payload of the other output than
  * the one that got some in this call. */
 static mf_status mf_feed_into(mf_state *state, const uint8_t *src, size_t size, mf_output outputs[2], int ordered,
-                              int exact, size_t *consumed)
+                              size_t *consumed)
 {
     const uint8_t *p = src, *const end = src + size;
     mf_status status = MF_MORE;
@@ -182,7 +178,7 @@ static mf_status mf_feed_into(mf_state *state, const uint8_t *src, size_t size, 
             size_t taken = 0;
             if (state->header_size == 0 || state->header_size == MF_HEADER_SIZE) {
                 taken = (ordered ? mf_take_run : mf_take_whole_frames)(
-                    p, (size_t)(end - p), outputs, state->limit, state->check_reserved, exact, &state->frames);
+                    p, (size_t)(end - p), outputs, state->limit, state->check_reserved, &state->frames);
                 state->offset += taken;
                 p += taken;
                 if (p == end)
@@ -210,7 +206,7 @@ static mf_status mf_feed_into(mf_state *state, const uint8_t *src, size_t size, 
             break;
         }
         if (out->data)
-            memmove(out->data + out->size, p, n); /* n <= room - size, n <= end - p; may overlap */
+            memcpy(out->data + out->size, p, n); /* n <= room - size, n <= end - p */
         out->size += n;
         p += n;
         state->offset += n;

@@ -33,10 +33,10 @@ cdef extern from "_framing.h" nogil:
     bint mf_overlap(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size)
     size_t mf_measure(const uint8_t *src, size_t size, size_t *sizes, uint32_t limit, bint check_reserved)
     size_t mf_take_whole_frames(const uint8_t *src, size_t size, mf_output *outputs, uint32_t limit,
-                                bint check_reserved, bint exact, uint64_t *frames)
+                                bint check_reserved, uint64_t *frames)
     mf_status mf_take_header(mf_state *state, const uint8_t *src, size_t size, size_t *taken)
     mf_status mf_feed_into(mf_state *state, const uint8_t *src, size_t size, mf_output *outputs, bint ordered,
-                           bint exact, size_t *consumed)
+                           size_t *consumed)
 
 
 cdef extern from "_pump.h" nogil:
@@ -81,7 +81,7 @@ cdef class _Outputs:
     cdef mf_output outputs[2]   # into them
 
     cdef void release(self) noexcept
-    cdef bint overlap(self, const uint8_t *src, size_t size) noexcept
+    cdef bytes unshared(self, const uint8_t *src, size_t size)
     cdef object done(self, size_t consumed)
 
 
@@ -96,7 +96,7 @@ cdef class Demuxer:
     cdef bytearray receive_buffer
 
     cdef list take(self, const uint8_t *src, size_t size)
-    cdef object take_into(self, object data, object stdout, object stderr, bint ordered)
+    cdef object take_into(self, object data, object stdout, object stderr, bint ordered, Py_ssize_t start)
     cdef int begin(self) except -1
     cdef int check_header(self, mf_status status) except -1
     cdef size_t take_text(self, const uint8_t *src, size_t size) except? 0

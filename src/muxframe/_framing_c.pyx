@@ -131,14 +131,13 @@ cdef class _Outputs:
         PyBuffer_Release(&self.views[0])  # does nothing where none is held
         PyBuffer_Release(&self.views[1])
 
-    cdef bint overlap(self, const uint8_t *src, size_t size) noexcept:
-        cdef mf_output *a = &self.outputs[0]
-        cdef mf_output *b = &self.outputs[1]
-        return (
-            mf_overlap(src, size, a.data, a.room)
-            or mf_overlap(src, size, b.data, b.room)
-            or mf_overlap(a.data, a.room, b.data, b.room)
-        )
+    cdef bytes unshared(self, const uint8_t *src, size_t size):
+        """Return a copy of the input where an output shares its memory, or None."""
+        cdef int i
+        for i in range(2):
+            if mf_overlap(src, size, self.outputs[i].data, self.outputs[i].room):
+                return copy_bytes(src, size)
+        return None
 
     cdef object done(self, size_t consumed):
         return DemuxedInto(consumed, self.outputs[0].size, self.outputs[1].size)
@@ -202,10 +201,10 @@ cdef class Demuxer:
             PyBuffer_Release(&view)
 
     def feed_into(self, data, stdout, stderr, /):
-        return self.take_into(data, stdout, stderr, False)
+        return self.take_into(data, stdout, stderr, False, 0)
 
-    def _feed_into(self, data, stdout, stderr, ordered, /):
-        return self.take_into(data, stdout, stderr, ordered)
+    def _feed_into(self, data, stdout, stderr, ordered, start, /):
+        return self.take_into(data, stdout, stderr, ordered, start)
 
     def get_buffer(self, sizehint=-1, /):
         if self.receive_buffer is None:
@@ -266,20 +265,24 @@ cdef class Demuxer:
             self.turn.leave()
         return chunks
 
-    cdef object take_into(self, object data, object stdout, object stderr, bint ordered):
+    cdef object take_into(self, object data, object stdout, object stderr, bint ordered, Py_ssize_t start):
         cdef Py_buffer view
         cdef const uint8_t *src
         cdef size_t size, taken = 0, consumed = 0
         cdef uint64_t first
         cdef mf_status status = MF_MORE
-        cdef bint exact
         cdef _Outputs held = None
+        cdef bytes copied
         acquire(data, &view, "data", False)
         try:
+            if not 0 <= start <= view.len:
+                raise ValueError("start lies outside of data")
             held = _Outputs(stdout, stderr)
-            src = <const uint8_t *>view.buf
-            size = <size_t>view.len
-            exact = held.overlap(src, size)
+            src = <const uint8_t *>view.buf + start
+            size = <size_t>(view.len - start)
+            copied = held.unshared(src, size)
+            if copied is not None:
+                src = <const uint8_t *>PyBytes_AS_STRING(copied)
             self.begin()
             first = self.state.offset
             try:
@@ -288,12 +291,10 @@ cdef class Demuxer:
                 if size - consumed >= NOGIL_SIZE:
                     with nogil:
                         status = mf_feed_into(
-                            &self.state, src + consumed, size - consumed, held.outputs, ordered, exact, &taken
+                            &self.state, src + consumed, size - consumed, held.outputs, ordered, &taken
                         )
                 else:
-                    status = mf_feed_into(
-                        &self.state, src + consumed, size - consumed, held.outputs, ordered, exact, &taken
-                    )
+                    status = mf_feed_into(&self.state, src + consumed, size - consumed, held.outputs, ordered, &taken)
                 consumed += taken
                 self.check_header(status)
                 if self.text is not None and consumed < size:
@@ -415,7 +416,7 @@ cdef tuple join(const uint8_t *src, size_t size, size_t sizes[2], uint32_t limit
         outputs[i].room = sizes[i]
         outputs[i].size = 0
     with nogil:
-        taken = mf_take_whole_frames(src, size, outputs, limit, checked, False, &frames)
+        taken = mf_take_whole_frames(src, size, outputs, limit, checked, &frames)
     if taken != size:
         raise BufferError("data was changed during the call")
     for stream, payload in tail:
@@ -432,25 +433,26 @@ def demux_into(data, stdout, stderr, /, *, max_frame_size=None, check_reserved=T
     cdef const uint8_t *src
     cdef size_t size, taken
     cdef uint64_t frames = 0
-    cdef bint exact
     cdef _Outputs held = None
+    cdef bytes copied
     acquire(data, &view, "data", False)
     try:
         held = _Outputs(stdout, stderr)
         src = <const uint8_t *>view.buf
         size = <size_t>view.len
-        exact = held.overlap(src, size)
+        copied = held.unshared(src, size)
+        if copied is not None:
+            src = <const uint8_t *>PyBytes_AS_STRING(copied)
         if size >= NOGIL_SIZE:
             with nogil:
-                taken = mf_take_whole_frames(src, size, held.outputs, limit, checked, exact, &frames)
+                taken = mf_take_whole_frames(src, size, held.outputs, limit, checked, &frames)
         else:
-            taken = mf_take_whole_frames(src, size, held.outputs, limit, checked, exact, &frames)
+            taken = mf_take_whole_frames(src, size, held.outputs, limit, checked, &frames)
         done = held.done(taken)
         if taken < size:
             rooms = [None if output is None else held.views[i].len for i, output in enumerate((stdout, stderr))]
-            check_rest(
-                readable(data)[taken:], done, rooms, max_frame_size=max_frame_size, check_reserved=check_reserved
-            )
+            rest = readable(data if copied is None else copied)[taken:]
+            check_rest(rest, done, rooms, max_frame_size=max_frame_size, check_reserved=check_reserved)
         return done
     finally:
         if held is not None:

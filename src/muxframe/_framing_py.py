@@ -12,6 +12,7 @@ The rules, which `_framing_c.pyx` follows to the last error message:
 
 from __future__ import annotations
 
+import sys
 from _thread import RLock
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -42,6 +43,7 @@ BLOCK_SIZE = 256 * 1024  # FrameReader: what is asked of the source at once
 _HEADER = Struct(">BxxxI")
 _KIND_AND_SIZE = Struct(">II")  # kind: the stream and, below it, the reserved bytes
 _STREAMS = tuple(Stream)
+_STREAM_OF_KIND = {stream << 24: stream for stream in _STREAMS[: Stream.SYSTEMERR]}
 _OUTPUTS = {0 << 24: 0, 1 << 24: 0, 2 << 24: 1}  # the output of a kind; of a stream's number it is number >> 1
 
 
@@ -88,6 +90,18 @@ class _Outputs(list["memoryview | None"]):
         for buffer, name in ((stdout, "stdout"), (stderr, "stderr")):
             self.append(None if buffer is None else writable(buffer, name))
 
+    def rooms(self, sizes: list[int]) -> list[int]:
+        """Say how much fits into each behind what is there."""
+        return [sys.maxsize if view is None else len(view) - size for view, size in zip(self, sizes)]
+
+    def put(self, parts: tuple[list[bytes], list[bytes]], sizes: list[int]) -> None:
+        """Put what fits behind what is there, and count it."""
+        for i, view in enumerate(self):
+            data = b"".join(parts[i])
+            if view is not None:
+                view[sizes[i] : sizes[i] + len(data)] = data
+            sizes[i] += len(data)
+
     def __enter__(self) -> _Outputs:
         return self
 
@@ -95,6 +109,50 @@ class _Outputs(list["memoryview | None"]):
         for view in self:
             if view is not None:
                 view.release()
+
+
+def take_whole_frames(
+    wire: bytes, position: int, rooms: list[int], limit: int | None, check_reserved: bool, stop: int | None = None
+) -> tuple[int, int, tuple[list[bytes], list[bytes]]]:
+    """Take whole, valid frames of streams 0..2 that fit into their output, up to the first that is anything else.
+
+    Args:
+        wire: at position there is a header, or the beginning of one.
+        rooms: bytes that fit into each output; counted down.
+        limit: largest payload, or None.
+        check_reserved: refuse a frame whose reserved bytes are not zero.
+        stop: take no frame that begins here or behind.
+
+    Returns:
+        The position behind them, how many, and their payloads for each output.
+    """
+    parts: tuple[list[bytes], list[bytes]] = ([], [])
+    size_of_wire = len(wire)
+    last = size_of_wire - HEADER_SIZE if stop is None else min(size_of_wire - HEADER_SIZE, stop - 1)
+    largest = MAX_PAYLOAD_SIZE if limit is None else limit
+    is_bounded = min(rooms) < size_of_wire
+    unpack = _KIND_AND_SIZE.unpack_from
+    frames = 0
+    kind_at_hand, target, append = -1, 0, parts[0].append
+    while position <= last:
+        kind, size = unpack(wire, position)
+        if kind != kind_at_hand:
+            found = _OUTPUTS.get(kind if check_reserved else kind & 0xFF00_0000)
+            if found is None:
+                break
+            kind_at_hand, target, append = kind, found, parts[found].append
+        start = position + HEADER_SIZE
+        end = start + size
+        if end > size_of_wire or size > largest:
+            break
+        if is_bounded:
+            if size > rooms[target]:
+                break
+            rooms[target] -= size
+        append(wire[start:end])
+        position = end
+        frames += 1
+    return position, frames, parts
 
 
 def check_limit(max_frame_size: int | None) -> None:
@@ -214,7 +272,7 @@ class Demuxer(_OneAtATime):
             ValueError: feed_eof was called before.
         """
         with readable(data) as view, self._turn():
-            return self._feed(view)
+            return self._feed(data if type(data) is bytes else bytes(view))
 
     def feed_into(self, data: Buffer, stdout: Buffer | None, stderr: Buffer | None, /) -> DemuxedInto:
         """Take bytes off the wire and copy the payload into two buffers, from their beginning.
@@ -223,7 +281,8 @@ class Demuxer(_OneAtATime):
 
         Args:
             data: C-contiguous bytes-like object of any size. Read during the call, not kept.
-            stdout: writable C-contiguous buffer for streams 0 and 1, or None to discard them.
+            stdout: writable C-contiguous buffer for streams 0 and 1, or None to discard them. It may be (part of)
+                data, but should share nothing with stderr.
             stderr: the same for stream 2.
 
         Returns:
@@ -237,29 +296,33 @@ class Demuxer(_OneAtATime):
             BufferError: data is not contiguous, or an output is not contiguous or not writable.
             ValueError: feed_eof was called before.
         """
-        return self._feed_into(data, stdout, stderr, False)
+        return self._feed_into(data, stdout, stderr, False, 0)
 
-    def _feed_into(self, data: Buffer, stdout: Buffer | None, stderr: Buffer | None, ordered: bool, /) -> DemuxedInto:
-        """As `feed_into`; if ordered, also stop before payload of the other output follows.
+    def _feed_into(
+        self, data: Buffer, stdout: Buffer | None, stderr: Buffer | None, ordered: bool, start: int, /
+    ) -> DemuxedInto:
+        """As `feed_into` of data[start:]; if ordered, also stop before payload of the other output follows.
 
         So at most one output gets bytes in a call, and writing them out call by call keeps the wire's order.
         """
         with readable(data) as view, _Outputs(stdout, stderr) as outputs, self._turn():
             self._check_open()
+            wire = data if type(data) is bytes else bytes(view)
             first = self._offset
             sizes = [0, 0]
-            position = 0
+            position = start
             try:
-                while position < len(view):
+                while position < len(wire):
                     if not self._remaining:
-                        position = self._take_header(view, position)
+                        position = self._copy_whole_frames(wire, position, outputs, sizes, ordered)
+                        position = self._take_header(wire, position)
                         continue
                     if self._text is not None:
-                        position = self._take_text(view, position)
+                        position = self._take_text(wire, position)
                         continue
                     target = self._stream >> 1
                     output = outputs[target]
-                    size = min(self._remaining, len(view) - position)
+                    size = min(self._remaining, len(wire) - position)
                     if output is not None:
                         size = min(size, len(output) - sizes[target])
                         if ordered and outputs[1 - target] is not None and sizes[1 - target]:
@@ -267,15 +330,14 @@ class Demuxer(_OneAtATime):
                     if not size:
                         break
                     if output is not None:
-                        start = sizes[target]
-                        output[start : start + size] = view[position : position + size]
+                        output[sizes[target] : sizes[target] + size] = wire[position : position + size]
                     sizes[target] += size
                     position += size
                     self._take_payload(size)
             except (FramingError, DaemonError) as fault:
                 fault.delivered = DemuxedInto(max(0, fault.offset - first), *sizes)
                 raise
-            return DemuxedInto(position, *sizes)
+            return DemuxedInto(position - start, *sizes)
 
     def get_buffer(self, sizehint: int = -1, /) -> memoryview:
         """Return memory to receive wire bytes into: with `buffer_updated` the pair asyncio.BufferedProtocol asks for.
@@ -305,8 +367,8 @@ class Demuxer(_OneAtATime):
         size = 0 if self._receive_buffer is None else RECEIVE_BUFFER_SIZE
         if not 0 <= nbytes <= size:
             raise ValueError(f"nbytes is {nbytes}, the buffer has {size}")
-        with memoryview(self._receive_buffer or b"")[:nbytes] as view, self._turn():
-            return self._feed(view)
+        with self._turn():
+            return self._feed(bytes(memoryview(self._receive_buffer or b"")[:nbytes]))
 
     def feed_eof(self) -> None:
         """Say that the stream has ended. Nothing can be fed afterwards.
@@ -327,20 +389,21 @@ class Demuxer(_OneAtATime):
                 missing = HEADER_SIZE - len(self._header)
                 self._fail(TruncatedStreamError(self._frame_offset, self._header, missing))
 
-    def _feed(self, view: memoryview) -> list[Chunk]:
+    def _feed(self, wire: bytes) -> list[Chunk]:
         self._check_open()
         chunks: list[Chunk] = []
         position = 0
-        end = len(view)
+        end = len(wire)
         try:
             while position < end:
                 if not self._remaining:
-                    position = self._take_header(view, position)
+                    position = self._feed_whole_frames(wire, position, chunks)
+                    position = self._take_header(wire, position)
                 elif self._text is not None:
-                    position = self._take_text(view, position)
+                    position = self._take_text(wire, position)
                 else:
                     size = min(self._remaining, end - position)
-                    chunks.append((self._stream, bytes(view[position : position + size])))
+                    chunks.append((self._stream, wire[position : position + size]))
                     position += size
                     self._take_payload(size)
         except (FramingError, DaemonError) as fault:
@@ -348,18 +411,57 @@ class Demuxer(_OneAtATime):
             raise
         return chunks
 
+    def _feed_whole_frames(self, wire: bytes, position: int, chunks: list[Chunk]) -> int:
+        """Append the chunks of whole frames, if position is between frames; return the position behind them."""
+        if 0 < len(self._header) < HEADER_SIZE:
+            return position
+        first = position
+        limit = MAX_PAYLOAD_SIZE if self._max_frame_size is None else self._max_frame_size
+        mask = 0xFFFF_FFFF if self._check_reserved else 0xFF00_0000
+        while position <= len(wire) - HEADER_SIZE:
+            kind, size = _KIND_AND_SIZE.unpack_from(wire, position)
+            stream = _STREAM_OF_KIND.get(kind & mask)
+            start = position + HEADER_SIZE
+            end = start + size
+            if stream is None or end > len(wire) or size > limit:
+                break
+            if size:
+                chunks.append((stream, wire[start:end]))
+            position = end
+            self._frames += 1
+        self._offset += position - first
+        return position
+
+    def _copy_whole_frames(
+        self, wire: bytes, position: int, outputs: _Outputs, sizes: list[int], ordered: bool
+    ) -> int:
+        """Copy the payload of whole frames, if position is between frames; return the position behind them."""
+        if 0 < len(self._header) < HEADER_SIZE or wire[position] >= Stream.SYSTEMERR:
+            return position
+        rooms = outputs.rooms(sizes)
+        if ordered and None not in outputs:  # no room for the other output than the one that gets, or got, some
+            target = 0 if sizes[0] else 1 if sizes[1] else wire[position] >> 1
+            rooms[1 - target] = 0
+        end, frames, parts = take_whole_frames(wire, position, rooms, self._max_frame_size, self._check_reserved)
+        outputs.put(parts, sizes)
+        self._frames += frames
+        self._offset += end - position
+        return end
+
     def _check_open(self) -> None:
         if self._fault is not None:
             self._raise_again()
         if self._closed:
             raise ValueError("feed after feed_eof")
 
-    def _take_header(self, view: memoryview, position: int) -> int:
-        """Take what there is of a header; return the position behind it."""
+    def _take_header(self, wire: bytes, position: int) -> int:
+        """Take what there is of a header, if anything; return the position behind it."""
+        if position == len(wire):
+            return position
         if not self._header or len(self._header) == HEADER_SIZE:  # the one at hand is an earlier frame's
             self._header = b""
             self._frame_offset = self._offset
-        taken = bytes(view[position : position + HEADER_SIZE - len(self._header)])
+        taken = wire[position : position + HEADER_SIZE - len(self._header)]
         header = self._header = self._header + taken
         fault = header_error(
             header, self._frame_offset, max_frame_size=self._max_frame_size, check_reserved=self._check_reserved
@@ -383,11 +485,11 @@ class Demuxer(_OneAtATime):
         if not self._remaining:
             self._frames += 1
 
-    def _take_text(self, view: memoryview, position: int) -> int:
+    def _take_text(self, wire: bytes, position: int) -> int:
         """Take what there is of a daemon's error text; raise it as soon as enough of it is there."""
         assert self._text is not None
-        size = min(self._remaining, MAX_SYSTEMERR_SIZE - len(self._text), len(view) - position)
-        self._text += view[position : position + size]
+        size = min(self._remaining, MAX_SYSTEMERR_SIZE - len(self._text), len(wire) - position)
+        self._text += wire[position : position + size]
         self._remaining -= size
         self._offset += size
         self._finish_text()
@@ -453,44 +555,28 @@ def demux(
     check_truncated(truncated)
     with readable(data) as view:
         wire = data if type(data) is bytes else bytes(view)
-    parts: tuple[list[bytes], list[bytes]] = ([], [])
-    position = _demux_whole_frames(wire, parts, max_frame_size, check_reserved)
+    payloads: tuple[list[bytes], list[bytes]] = ([], [])
+    rooms = [sys.maxsize, sys.maxsize]
+    position, frames = 0, -1
+    while frames:  # block by block: small objects are made and joined while they are in the cache
+        stop = position + RECEIVE_BUFFER_SIZE
+        position, frames, parts = take_whole_frames(wire, position, rooms, max_frame_size, check_reserved, stop)
+        for i in (0, 1):
+            payloads[i].append(b"".join(parts[i]))
     rest = Demuxer(max_frame_size=max_frame_size, check_reserved=check_reserved)
     rest._offset = position
-    try:
+    try:  # at most one frame more
         for stream, payload in rest.feed(memoryview(wire)[position:]):
-            parts[stream >> 1].append(payload)
+            payloads[stream >> 1].append(payload)
         rest.feed_eof()
     except (FramingError, DaemonError) as fault:
         for stream, payload in fault.chunks:
-            parts[stream >> 1].append(payload)
+            payloads[stream >> 1].append(payload)
         if truncated == "error" or not isinstance(fault, TruncatedStreamError):
-            stdout, stderr = map(b"".join, parts)
+            stdout, stderr = map(b"".join, payloads)
             fault.chunks = [pair for pair in ((Stream.STDOUT, stdout), (Stream.STDERR, stderr)) if pair[1]]
             raise
-    return Demuxed(*map(b"".join, parts))
-
-
-def _demux_whole_frames(
-    wire: bytes, parts: tuple[list[bytes], list[bytes]], max_frame_size: int | None, check_reserved: bool
-) -> int:
-    """Append the payloads of whole, valid frames; return the position of the first that is not one."""
-    limit = MAX_PAYLOAD_SIZE if max_frame_size is None else max_frame_size
-    outputs = {kind: parts[target].append for kind, target in _OUTPUTS.items()}
-    mask = 0xFFFF_FFFF if check_reserved else 0xFF00_0000
-    unpack = _KIND_AND_SIZE.unpack_from
-    position = 0
-    last = len(wire) - HEADER_SIZE
-    while position <= last:
-        kind, size = unpack(wire, position)
-        append = outputs.get(kind & mask)
-        start = position + HEADER_SIZE
-        end = start + size
-        if append is None or size > limit or end > len(wire):
-            break
-        append(wire[start:end])
-        position = end
-    return position
+    return Demuxed(*map(b"".join, payloads))
 
 
 def demux_into(
@@ -509,7 +595,8 @@ def demux_into(
 
     Args:
         data: C-contiguous bytes-like object, beginning with a header.
-        stdout: writable C-contiguous buffer for streams 0 and 1, or None to discard them.
+        stdout: writable C-contiguous buffer for streams 0 and 1, or None to discard them. It may be (part of) data, but
+            should share nothing with stderr.
         stderr: the same for stream 2.
         max_frame_size, check_reserved: as for Demuxer.
 
@@ -531,28 +618,16 @@ def demux_into(
     bytearray(b'hi')
     """
     check_limit(max_frame_size)
-    limit = MAX_PAYLOAD_SIZE if max_frame_size is None else max_frame_size
-    mask = 0xFFFF_FFFF if check_reserved else 0xFF00_0000
     sizes = [0, 0]
-    position = 0
     with readable(data) as view, _Outputs(stdout, stderr) as outputs:
-        while len(view) - position >= HEADER_SIZE:
-            kind, size = _KIND_AND_SIZE.unpack_from(view, position)
-            target = _OUTPUTS.get(kind & mask)
-            start = position + HEADER_SIZE
-            if target is None or size > limit or size > len(view) - start:
-                break
-            output = outputs[target]
-            if output is not None:
-                if size > len(output) - sizes[target]:
-                    break
-                output[sizes[target] : sizes[target] + size] = view[start : start + size]
-            sizes[target] += size
-            position = start + size
+        wire = data if type(data) is bytes else bytes(view)
+        position, _, parts = take_whole_frames(wire, 0, outputs.rooms(sizes), max_frame_size, check_reserved)
+        outputs.put(parts, sizes)
         done = DemuxedInto(position, *sizes)
         if position < len(view):
             rooms = [None if output is None else len(output) for output in outputs]
-            check_rest(view[position:], done, rooms, max_frame_size=max_frame_size, check_reserved=check_reserved)
+            rest = memoryview(wire)[position:]
+            check_rest(rest, done, rooms, max_frame_size=max_frame_size, check_reserved=check_reserved)
         return done
 
 

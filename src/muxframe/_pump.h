@@ -119,7 +119,7 @@ static mf_pump_result mf_pump_run(mf_pump *pump, mf_state *state)
         if (pump->start < pump->end) {
             size_t consumed = 0;
             pump->status = mf_feed_into(state, pump->block + pump->start, pump->end - pump->start, pump->outputs,
-                                        pump->ordered, 0, &consumed);
+                                        pump->ordered, &consumed);
             pump->start += consumed; /* consumed <= end - start */
             continue;
         }

@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
 
-from ._framing import Demuxer, FrameReader, Pump
+from ._framing import BACKEND, Demuxer, FrameReader, Pump
 from ._framing_py import BLOCK_SIZE, check_truncated
 from .errors import DaemonError, FramingError, SinkError, TruncatedStreamError
 from .protocol import DEFAULT_MAX_FRAME_SIZE, Chunk, Copied, DemuxedInto, Stream, Truncated
@@ -163,17 +163,19 @@ class _Delivery:
     def copied(self) -> Copied:
         return Copied(self._sizes[0], self._sizes[1], self._demuxer.frames - self._frames_before)
 
-    def deliver(self, wire: memoryview) -> None:
-        while wire:
+    def deliver(self, block: Buffer) -> None:
+        wire = bytes(block) if BACKEND == "python" else memoryview(block)  # the twin slices bytes fastest
+        position = 0
+        while position < len(wire):
             try:
-                done = self._demuxer._feed_into(wire, *self._buffers, self._is_ordered)
+                done = self._demuxer._feed_into(wire, *self._buffers, self._is_ordered, position)
             except (FramingError, DaemonError) as fault:
                 if isinstance(fault.delivered, DemuxedInto):  # None: the Demuxer had failed before
-                    self._write(fault.delivered, wire[len(wire) :])
+                    self._write(fault.delivered, b"")
                 fault.delivered = self.copied()
                 raise
-            wire = wire[done.consumed :]
-            self._write(done, wire)
+            position += done.consumed
+            self._write(done, memoryview(wire)[position:])
         self._flush()
 
     def pump(self, source: Source, delay: float) -> None:
@@ -194,7 +196,7 @@ class _Delivery:
             self._sizes = list(pump.sizes)
             self._fail(pump.failed, error, pump.pending, pump.rest)
         self._sizes = list(pump.sizes)
-        self.deliver(memoryview(pump.rest))
+        self.deliver(pump.rest)
 
     def finish(self, truncated: Truncated) -> None:
         try:
@@ -204,7 +206,7 @@ class _Delivery:
             if truncated == "error" or not isinstance(fault, TruncatedStreamError):
                 raise
 
-    def _write(self, done: DemuxedInto, rest: memoryview) -> None:
+    def _write(self, done: DemuxedInto, rest: Buffer) -> None:
         """Write out what a call has put into the buffers; rest is the wire behind it."""
         pending = [self._buffers[0][: done.stdout_size], self._buffers[1][: done.stderr_size]]
         for i, sink in enumerate(self._sinks):
@@ -225,7 +227,7 @@ class _Delivery:
             try:
                 sink.flush()
             except Exception as error:
-                self._fail(i, error, [], memoryview(b""))
+                self._fail(i, error, [], b"")
 
     def _fail(self, i: int, error: Exception, pending: Sequence[Buffer], rest: Buffer) -> NoReturn:
         undelivered: list[Chunk] = [

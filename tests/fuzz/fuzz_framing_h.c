@@ -27,7 +27,7 @@
     } while (0)
 
 enum { SETTINGS_SIZE = 5, MAX_WIRE = 4096 };
-enum { UNCHECKED = 1, ORDERED = 2, NO_STDOUT = 4, NO_STDERR = 8, EXACT = 16 };
+enum { UNCHECKED = 1, ORDERED = 2, NO_STDOUT = 4, NO_STDERR = 8 };
 
 typedef struct {
     const uint8_t *wire;
@@ -216,7 +216,7 @@ static void check_feed_into(const input *in, const naive *expected, int ordered)
         mf_output outputs[2];
         size_t consumed = SIZE_MAX;
         new_outputs(in, outputs);
-        status = mf_feed_into(&state, src, piece, outputs, ordered, (in->flags & EXACT) != 0, &consumed);
+        status = mf_feed_into(&state, src, piece, outputs, ordered, &consumed);
         free(src);
         CHECK(consumed <= piece);
         CHECK(status == MF_MORE ? consumed == piece : 1);
@@ -259,7 +259,7 @@ static void check_whole_frames(const input *in, const naive *expected)
 
     new_outputs(in, outputs);
     const size_t consumed =
-        mf_take_whole_frames(src, in->size, outputs, in->limit, check_reserved, (in->flags & EXACT) != 0, &frames);
+        mf_take_whole_frames(src, in->size, outputs, in->limit, check_reserved, &frames);
     CHECK(consumed <= measured && consumed == 8 * frames + outputs[0].size + outputs[1].size);
     if (consumed < measured) { /* the next frame is whole and valid, so it does not fit */
         const mf_output *const needed = &outputs[src[consumed] == 2];
@@ -269,57 +269,6 @@ static void check_whole_frames(const input *in, const naive *expected)
     }
     take_outputs(expected, taken, outputs);
     free(src);
-}
-
-/* Input and outputs in one block, anywhere: what a naive loop of exact, ordered copies leaves there. */
-static void check_overlap(const input *in)
-{
-    const size_t size = in->size + 1;
-    uint32_t random = in->cuts;
-    size_t starts[2], rooms[2];
-    for (int i = 0; i < 2; i++) {
-        starts[i] = next_random(&random) % size;
-        rooms[i] = next_random(&random) % (size - starts[i]);
-    }
-    uint8_t *const ours = copy_of(in->wire, in->size), *const theirs = copy_of(in->wire, in->size);
-    mf_output outputs[2] = {{ours + starts[0], rooms[0], 0}, {ours + starts[1], rooms[1], 0}};
-    uint64_t frames = 0;
-    const size_t consumed =
-        mf_take_whole_frames(ours, in->size, outputs, in->limit, !(in->flags & UNCHECKED), 1, &frames);
-
-    size_t position = 0, sizes[2] = {0, 0};
-    while (in->size - position >= 8) {
-        const uint8_t *const header = theirs + position;
-        const uint64_t payload = header[4] * 16777216ull + header[5] * 65536ull + header[6] * 256ull + header[7];
-        if (header[0] == 3 || is_bad(header, 8, in) || payload > in->size - position - 8)
-            break;
-        const int output = header[0] == 2;
-        if (payload > rooms[output] - sizes[output])
-            break;
-        memmove(theirs + starts[output] + sizes[output], theirs + position + 8, payload);
-        sizes[output] += payload;
-        position += 8 + payload;
-    }
-    CHECK(consumed == position && outputs[0].size == sizes[0] && outputs[1].size == sizes[1]);
-    CHECK(!in->size || !memcmp(ours, theirs, in->size));
-    free(ours);
-    free(theirs);
-}
-
-/* mf_feed_into over overlapping memory stays inside it; what it leaves there fuzz_framing.py compares. */
-static void check_overlapping_feed(const input *in)
-{
-    const size_t half = in->size / 2, room = in->size - half;
-    if (!half)
-        return;
-    uint8_t *const memory = copy_of(in->wire, in->size);
-    mf_output outputs[2] = {{memory + half / 2, room, 0}, {memory + half, room, 0}};
-    mf_state state = {.limit = in->limit, .check_reserved = !(in->flags & UNCHECKED)};
-    size_t consumed = 0;
-    const mf_status status = mf_feed_into(&state, memory, half, outputs, in->flags & ORDERED, 1, &consumed);
-    CHECK(consumed <= half && outputs[0].size <= room && outputs[1].size <= room);
-    CHECK(status == MF_MORE ? consumed == half : 1);
-    free(memory);
 }
 
 static void check_overlap_test(const input *in)
@@ -347,8 +296,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     decode(&in, &expected);
     check_whole_frames(&in, &expected);
     check_feed_into(&in, &expected, (in.flags & ORDERED) != 0);
-    check_overlap(&in);
-    check_overlapping_feed(&in);
     check_overlap_test(&in);
     free_naive(&expected);
     return 0;
