@@ -569,10 +569,12 @@ cdef class Frame:
 
     @property
     def stream(self):
+        """Which of the container's streams."""
         return STREAMS[self.number]
 
     @property
     def payload(self):
+        """The payload: a read-only view, which keeps the memory it was received in as long as it lives."""
         return PyMemoryView_FromObject(self)
 
     def __getbuffer__(self, Py_buffer *view, int flags):

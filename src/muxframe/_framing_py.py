@@ -174,21 +174,7 @@ def check_truncated(truncated: str) -> None:
 # --- the incremental demultiplexer -----------------------------------------------------------------------------------
 
 
-class _OneAtATime:
-    """Calls on one object take turns; a call from inside another on the same thread is refused."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = RLock()
-
-    def _turn(self) -> Any:
-        if self._lock._is_owned():  # type: ignore[attr-defined]
-            raise RuntimeError(f"{type(self).__name__} is in use: re-entrant call")
-        return self._lock
-
-
-class Demuxer(_OneAtATime):
+class Demuxer:
     """Take a multiplexed stream apart as it arrives, without doing any I/O.
 
     Feed it what comes off the wire, cut anywhere; it remembers at most an unfinished header (and, of a systemerr
@@ -218,6 +204,7 @@ class Demuxer(_OneAtATime):
         "_frame_offset",
         "_frames",
         "_header",
+        "_lock",
         "_max_frame_size",
         "_offset",
         "_receive_buffer",
@@ -227,8 +214,8 @@ class Demuxer(_OneAtATime):
     )
 
     def __init__(self, *, max_frame_size: int | None = None, check_reserved: bool = True) -> None:
-        super().__init__()
         check_limit(max_frame_size)
+        self._lock = RLock()
         self._max_frame_size = max_frame_size
         self._check_reserved = bool(check_reserved)
         self._offset = 0  # wire bytes taken
@@ -447,6 +434,12 @@ class Demuxer(_OneAtATime):
         self._frames += frames
         self._offset += end - position
         return end
+
+    def _turn(self) -> RLock:
+        """Return the lock, for this call's turn; a call from inside another on the same thread is refused."""
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise RuntimeError("Demuxer is in use: re-entrant call")
+        return self._lock
 
     def _check_open(self) -> None:
         if self._fault is not None:
@@ -697,29 +690,30 @@ class Frame:
     (<Stream.STDOUT: 1>, b'hi')
     """
 
-    __slots__ = ("payload", "stream")
-
-    stream: Stream
-    payload: memoryview  #: read-only; stays valid, and keeps the memory it was received in, as long as it lives
+    __slots__ = ("_payload", "_stream")
 
     def __init__(self, stream: int, payload: Buffer, /) -> None:
-        object.__setattr__(self, "stream", Stream(stream))
-        object.__setattr__(self, "payload", readable(payload, "payload").toreadonly())
+        self._stream = Stream(stream)
+        self._payload = readable(payload, "payload").toreadonly()
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"attribute {name!r} of Frame objects is not writable")
+    @property
+    def stream(self) -> Stream:
+        """Which of the container's streams."""
+        return self._stream
 
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"attribute {name!r} of Frame objects is not writable")
+    @property
+    def payload(self) -> memoryview:
+        """The payload: a read-only view, which keeps the memory it was received in as long as it lives."""
+        return self._payload
 
     def __iter__(self) -> Iterator[Any]:
-        return iter((self.stream, self.payload))
+        return iter((self._stream, self._payload))
 
     def __bytes__(self) -> bytes:
-        return bytes(self.payload)
+        return bytes(self._payload)
 
     def __len__(self) -> int:
-        return len(self.payload)
+        return len(self._payload)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Frame):
@@ -736,7 +730,7 @@ class Frame:
         return Frame, (int(self.stream), bytes(self.payload))
 
 
-class FrameReader(_OneAtATime):
+class FrameReader:
     """Iterate over whole frames: what `muxframe.frames` returns.
 
     Args:
@@ -761,6 +755,10 @@ class FrameReader(_OneAtATime):
         "_eof",
         "_fault",
         "_ignore_truncated",
+        "_is_reading",
+        "_largest",
+        "_lock",
+        "_mask",
         "_max_frame_size",
         "_offset",
         "_position",
@@ -780,13 +778,16 @@ class FrameReader(_OneAtATime):
         truncated: Truncated = "error",
         raise_systemerr: bool = True,
     ) -> None:
-        super().__init__()
         check_limit(max_frame_size)
         check_truncated(truncated)
         self._max_frame_size = max_frame_size
         self._check_reserved = bool(check_reserved)
         self._ignore_truncated = truncated == "ignore"
         self._raise_systemerr = bool(raise_systemerr)
+        self._mask = 0xFFFF_FFFF if check_reserved else 0xFF00_0000
+        self._largest = MAX_PAYLOAD_SIZE if max_frame_size is None else max_frame_size
+        self._lock = RLock()
+        self._is_reading = False
         self._offset = 0  # wire position of self._position
         self._position = 0  # where the next header begins in _view
         self._fault: FramingError | DaemonError | None = None
@@ -809,20 +810,39 @@ class FrameReader(_OneAtATime):
         return self
 
     def __next__(self) -> Frame:
-        with self._turn():
-            if self._fault is not None:
-                raise again(self._fault)
-            while True:
-                needed = self._next_frame_size()
+        with self._lock:
+            if self._end - self._position >= HEADER_SIZE:  # the short way: a whole, valid frame of streams 0..2
+                kind, size = _KIND_AND_SIZE.unpack_from(self._view, self._position)
+                stream = _STREAM_OF_KIND.get(kind & self._mask)
                 start = self._position + HEADER_SIZE
-                if self._end - self._position >= needed:
-                    self._position += needed
-                    self._offset += needed
-                    number = self._view[start - HEADER_SIZE]
-                    return _frame(_STREAMS[number], self._view[start : self._position])
-                if self._eof:
-                    self._finish(needed)
+                end = start + size
+                if stream is not None and end <= self._end and size <= self._largest:
+                    self._offset += end - self._position
+                    self._position = end
+                    return _frame(stream, self._view[start:end])
+            if self._is_reading:
+                raise RuntimeError("FrameReader is in use: re-entrant call")
+            return self._read_frame()
+
+    def _read_frame(self) -> Frame:
+        """Read until there is a whole frame; raise what is wrong, or StopIteration."""
+        if self._fault is not None:
+            raise again(self._fault)
+        while True:
+            needed = self._next_frame_size()
+            start = self._position + HEADER_SIZE
+            if self._end - self._position >= needed:
+                self._position += needed
+                self._offset += needed
+                number = self._view[start - HEADER_SIZE]
+                return _frame(_STREAMS[number], self._view[start : self._position])
+            if self._eof:
+                self._finish(needed)
+            self._is_reading = True
+            try:
                 self._read_more(needed)
+            finally:
+                self._is_reading = False
 
     def _next_frame_size(self) -> int:
         """Return the bytes the next frame takes on the wire, as far as its header tells; raise what is wrong in it."""
@@ -879,13 +899,12 @@ class FrameReader(_OneAtATime):
         raise fault
 
 
-_new_frame = object.__new__
-_set = object.__setattr__
-
-
 def _frame(stream: Stream, payload: memoryview) -> Frame:
     """Make a Frame of parts known to be right."""
-    frame = _new_frame(Frame)
-    _set(frame, "stream", stream)
-    _set(frame, "payload", payload)
+    frame = _new(Frame)
+    frame._stream = stream
+    frame._payload = payload
     return frame
+
+
+_new = object.__new__
