@@ -1,8 +1,9 @@
 """The wires that are measured, each with the payload it must give. Seeded: the same bytes on every machine.
 
 Streams alternate as engines send them. A container's writes come in runs: 1 to 31 frames of stdout (16 on average),
-then 1 to 3 of stderr (2 on average), so that one frame in nine is stderr and one in nine is followed by one of the other stream. Where every
-size is the same, those switches are all that a branch predictor can get wrong; in log lines the sizes are random, too.
+then 1 to 3 of stderr (2 on average): one frame in nine is stderr, and one in nine is followed by one of the other
+stream. Where every size is the same, those switches are all that a branch predictor can get wrong; in log lines the
+sizes are random, too.
 
 A wire is made of blocks of 4 MiB with nothing repeated inside: a shorter one would be learnt by heart by the branch
 predictor of a current processor, and measured better than it is. Two sizes are used:
@@ -127,13 +128,15 @@ def _make_frames(name: str, size: int) -> list[tuple[int, bytes]]:
                 if frames and wire_size + _HEADER.size + length > size:
                     return frames
                 start = random_.randrange(len(content) - length)
-                payload = content[start : start + length - 1] + b"\n" if name == LINES else content[start : start + length]
+                payload = content[start : start + length]
+                if name == LINES:
+                    payload = payload[:-1] + b"\n"
                 frames.append((stream, payload))
                 wire_size += _HEADER.size + length
 
 
 def _text(random_: random.Random) -> bytes:
-    words = ("request", "path=/items/4711", "took", "13", "ms", "GET", "200", "user=anne", "cache", "miss", "INFO", "WARN")
+    words = ("request", "path=/items/4711", "took", "13", "ms", "GET", "200", "user=anne", "INFO", "WARN", "retry")
     return " ".join(random_.choices(words, k=64 * KIB)).encode()
 
 

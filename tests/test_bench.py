@@ -43,10 +43,10 @@ def test_a_wrong_contender_is_refused(contender: str, monkeypatch: pytest.Monkey
     right = bench.CONTENDERS[contender]
 
     def prepare(wire: bench.Wire) -> Any:
-        work, output = right.prepare(wire)
+        work, output = right(wire)
         return work, lambda result: (bytes(output(result)[0])[:-1], output(result)[1])
 
-    monkeypatch.setitem(bench.CONTENDERS, contender, bench.Contender(prepare, right.blocks))
+    monkeypatch.setitem(bench.CONTENDERS, contender, prepare)
     with pytest.raises(AssertionError, match=f"{contender} got"):
         bench.measure(0, block_size=BLOCK_SIZE)
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     Kind = Literal["limit", "muxframe", "twin", "naive", "peer"]
 
 
-class Unavailable(Exception):  # noqa: N818
+class Unavailable(Exception):
     """A contender cannot take part here; the text says why."""
 
 
-class WrongOutput(Exception):  # noqa: N818
+class WrongOutput(Exception):
     """A contender did not give what the wire holds."""
 
 

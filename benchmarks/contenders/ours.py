@@ -22,6 +22,10 @@ def _buffers(workload: Workload) -> tuple[bytearray, bytearray]:
     return bytearray(len(workload.stdout)), bytearray(len(workload.stderr))
 
 
+def _views(outputs: tuple[bytearray, bytearray]) -> tuple[memoryview, memoryview]:
+    return memoryview(outputs[0]), memoryview(outputs[1])
+
+
 def _into(workload: Workload, function: Any) -> Job:
     outputs = _buffers(workload)
     return Job(lambda: function(workload.wire, *outputs), lambda _: outputs)
@@ -47,7 +51,8 @@ def feed(workload: Workload) -> Job:
 
 
 def copy(workload: Workload) -> Job:
-    return _into(workload, muxframe.copy)
+    outputs = _buffers(workload)  # as memoryviews: a bytearray would grow instead of being filled
+    return Job(lambda: muxframe.copy(workload.wire, *_views(outputs)), lambda _: outputs)
 
 
 def twin_demux(workload: Workload) -> Job:
@@ -82,10 +87,13 @@ def dribble_into(workload: Workload) -> Job:
 
     def run() -> None:
         feed_into = muxframe.Demuxer().feed_into
-        out, err = map(memoryview, outputs)
+        out, err = _views(outputs)
         for wire in wires:
-            done = feed_into(wire, out, err)
-            out, err = out[done.stdout_size :], err[done.stderr_size :]
+            _, stdout_size, stderr_size = feed_into(wire, out, err)
+            if stdout_size:
+                out = out[stdout_size:]
+            if stderr_size:
+                err = err[stderr_size:]
 
     return Job(run, lambda _: outputs)
 
@@ -138,19 +146,25 @@ def twin_as_bytes(workload: Workload) -> Job:
 
 
 def socket_feed_into(workload: Workload) -> Job:
-    """recv_into and feed_into, both into buffers that are there."""
-    outputs = _buffers(workload)
+    """recv_into and feed_into, into buffers that are used again and again, as a reader's are."""
+    outputs = bytearray(READ_SIZE), bytearray(READ_SIZE)
     buffer = bytearray(READ_SIZE)
     wire = memoryview(buffer)
+    checked = False
 
-    def run(sock: socket.socket) -> None:
+    def run(sock: socket.socket) -> tuple[bytearray, bytearray]:
+        nonlocal checked
+        out, err = bytearray(), bytearray()
         feed_into = muxframe.Demuxer().feed_into
-        out, err = map(memoryview, outputs)
         while size := sock.recv_into(buffer):
-            done = feed_into(wire[:size], out, err)
-            out, err = out[done.stdout_size :], err[done.stderr_size :]
+            _, stdout_size, stderr_size = feed_into(wire[:size], *outputs)
+            if not checked:  # the first run is the check: what came out is kept
+                out += outputs[0][:stdout_size]
+                err += outputs[1][:stderr_size]
+        checked = True
+        return out, err
 
-    return sockets.job(workload, run, lambda _: outputs)
+    return sockets.job(workload, run, tuple)
 
 
 def socket_get_buffer(workload: Workload) -> Job:
@@ -168,7 +182,7 @@ def socket_get_buffer(workload: Workload) -> Job:
 
 def socket_copy(workload: Workload) -> Job:
     outputs = _buffers(workload)
-    return sockets.job(workload, lambda sock: muxframe.copy(sock, *outputs), lambda _: outputs)
+    return sockets.job(workload, lambda sock: muxframe.copy(sock, *_views(outputs)), lambda _: outputs)
 
 
 def socket_frames(workload: Workload) -> Job:

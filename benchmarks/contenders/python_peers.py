@@ -1,4 +1,4 @@
-"""What Python programs use today, from the packages they publish; imported where it is used, skipped where it is not."""
+"""What Python programs use today, from the packages that are published. What is not installed is skipped."""
 
 from __future__ import annotations
 

@@ -1,9 +1,16 @@
-"""A socket with a wire already in it: the time to take it out is not the sender's, and needs no second processor."""
+"""Sockets with a wire in them, or with another process that sends it."""
 
 from __future__ import annotations
 
+import atexit
 import functools
+import select
+import shutil
 import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..workloads import MIB, cut
@@ -40,18 +47,64 @@ def fitting(workload: Workload) -> Workload:
 
 
 def job(workload: Workload, run: Callable[[socket.socket], Any], payload: Callable[[Any], Any]) -> Job:
-    """Make a job whose run gets a socket that holds the wire and then ends."""
+    """Make a job whose run gets a socket that holds the wire, or as much of it as fits, and then ends.
 
-    def setup() -> tuple[socket.socket]:
+    Where all of it fits, it is there before the run: what is measured is the receiver alone, and nobody waits. A longer
+    wire comes from another process, as it does in life.
+    """
+
+    def filled() -> tuple[socket.socket, None]:
         ours, theirs = _pair()
         with ours:
-            ours.setblocking(False)  # what does not fit is an error, not a deadlock
+            ours.setblocking(False)
             if ours.send(workload.wire) != len(workload.wire):
                 theirs.close()
                 raise BufferError("the wire does not fit into the socket")
-        return (theirs,)
+        return theirs, None
 
-    return Job(run, payload, setup, lambda sock: sock.close())
+    def sent() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        ours, theirs = socket.socketpair()
+        with ours:
+            command = [sys.executable, "-S", "-E", "-c", _SENDER, str(ours.fileno()), wire_file(workload)]
+            sender = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[ours.fileno()])
+        select.select([theirs], [], [])
+        return theirs, sender
+
+    def close(sock: socket.socket, sender: subprocess.Popen[bytes] | None) -> None:
+        sock.close()
+        if sender is not None:
+            sender.wait()
+
+    fits = len(workload.wire) <= capacity()
+    return Job(lambda sock, _: run(sock), payload, filled if fits else sent, close)
+
+
+_SENDER = """
+import socket, sys
+wire = open(sys.argv[2], "rb").read()
+with socket.socket(fileno=int(sys.argv[1])) as sock:
+    sock.sendall(wire)
+"""
+
+
+@functools.cache
+def _scratch() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="muxframe-bench-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def wire_file(workload: Workload) -> str:
+    """Return the name of a file that holds the wire, until this process ends."""
+    return str(wire_path(workload))
+
+
+def wire_path(workload: Workload) -> Path:
+    """Return the path of that file."""
+    path = _scratch() / f"{workload.name}-{len(workload.wire)}".replace(" ", "-")
+    if not path.exists():
+        path.write_bytes(workload.wire)
+    return path
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
@@ -63,4 +116,3 @@ def _pair() -> tuple[socket.socket, socket.socket]:
         except OSError:
             continue
     return pair
-

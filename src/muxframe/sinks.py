@@ -248,6 +248,8 @@ class _File(Sink):
 
 def _file_identity(descriptor: int) -> Hashable:
     status = os.fstat(descriptor)
+    if stat.S_ISCHR(status.st_mode) and os.path.exists(os.devnull):
+        return object() if os.path.samestat(status, os.stat(os.devnull)) else None  # nobody looks there
     return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 

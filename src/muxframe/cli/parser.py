@@ -65,6 +65,18 @@ INSPECT_JSON = """\
   interrupted  whether an interrupt ended it early
 """
 
+BENCH = """\
+Measure this machine: a naive loop, memcpy and muxframe, on frames of five sizes. Takes about ten seconds.
+"""
+
+BENCH_JSON = """\
+--json prints one object:
+  muxframe, backend, python, machine
+               what was measured, and where
+  timings      [{contender, frame_size, frames, payload_size, seconds, nanoseconds_per_frame,
+               bytes_per_second}]: frames and bytes in a pass, the seconds of every pass, medians
+"""
+
 COMPLETION = """\
 Print the completion for a shell. Needs the extra: pip install 'muxframe[cli]'.
 
@@ -87,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demux(commands)
     _add_mux(commands)
     _add_inspect(commands)
+    _add_bench(commands)
     completion = _add(commands, "completion", "manual", "print a shell's completion", COMPLETION)
     completion.add_argument("shell", choices=SHELLS, help="the shell to complete in")
     _add(commands, "man", "manual", "print the manual page (roff)", "Print the manual page: muxframe man | man -l -")
@@ -143,6 +156,13 @@ def _add_inspect(commands: Any) -> None:
     inspect.add_argument("--recover", action="store_true", help="go on behind a fault, and list the gaps")
 
 
+def _add_bench(commands: Any) -> None:
+    bench = _add(commands, "bench", "bench", "measure this machine", BENCH, BENCH_JSON)
+    takes = "about how long it takes (default: %(default)g)"
+    bench.add_argument("--seconds", type=seconds, metavar="SECONDS", default=10.0, help=takes)
+    bench.add_argument("--json", action="store_true", help="print one JSON object; its keys are below")
+
+
 def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", metavar="SOURCE", nargs="?", default="-", help="the stream; - is stdin (default)")
     command.add_argument(
@@ -171,6 +191,17 @@ def size(text: str) -> int:
     if not (digits.isascii() and digits.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size: 4096, 64k, 16M or 1G")
     return int(digits) << shift
+
+
+def seconds(text: str) -> float:
+    """Read a time of up to an hour."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
+    return value
 
 
 def frame_size(text: str) -> int:
