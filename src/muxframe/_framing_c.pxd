@@ -92,6 +92,7 @@ cdef class Demuxer:
     cdef object max_frame_size  # as given; state.limit is what the loops compare with
     cdef bytearray text         # of a systemerr frame, while inside one
     cdef object fault           # what every later call raises
+    cdef bint is_lost           # memory ran out inside feed
     cdef bint closed            # feed_eof was called
     cdef bytearray receive_buffer
 

@@ -23,7 +23,6 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.pythread cimport (
     NOWAIT_LOCK,
-    WAIT_LOCK,
     PyThread_acquire_lock,
     PyThread_allocate_lock,
     PyThread_free_lock,
@@ -35,6 +34,13 @@ from libc.string cimport memcmp, memcpy
 
 from os import strerror
 from threading import current_thread, main_thread
+
+cdef extern from *:
+    ctypedef enum PyLockStatus:
+        PY_LOCK_ACQUIRED
+
+    PyLockStatus PyThread_acquire_lock_timed(void *lock, long long microseconds, int intr_flag) nogil
+
 
 from . import _framing_py as _py
 from ._framing_py import BLOCK_SIZE as _BLOCK_SIZE
@@ -98,11 +104,16 @@ cdef class _Turn:
 
     cdef int enter(self, object obj) except -1:
         cdef unsigned long me = PyThread_get_thread_ident()
+        cdef PyLockStatus status
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
             if self.owner == me:  # only this thread writes its own number there
                 raise RuntimeError(f"{type(obj).__name__} is in use: re-entrant call")
-            with nogil:
-                PyThread_acquire_lock(self.lock, WAIT_LOCK)
+            while True:  # a signal handler may raise here
+                with nogil:
+                    status = PyThread_acquire_lock_timed(self.lock, -1, 1)
+                if status == PY_LOCK_ACQUIRED:
+                    break
+                PyErr_CheckSignals()
         self.owner = me
         return 0
 
@@ -212,13 +223,13 @@ cdef class Demuxer:
         return PyMemoryView_FromObject(self.receive_buffer)
 
     def buffer_updated(self, nbytes, /):
-        size = 0 if self.receive_buffer is None else RECEIVE_BUFFER_SIZE
-        if not 0 <= nbytes <= size:
-            raise ValueError(f"nbytes is {nbytes}, the buffer has {size}")
+        cdef Py_ssize_t size = nbytes
         cdef Py_buffer view
         acquire(self.receive_buffer or b"", &view, "data", False)
         try:
-            return self.take(<const uint8_t *>view.buf, <size_t>nbytes)
+            if not 0 <= size <= view.len:  # not as it was made: it may have been resized
+                raise ValueError(f"nbytes is {size}, the buffer has {view.len}")
+            return self.take(<const uint8_t *>view.buf, <size_t>size)
         finally:
             PyBuffer_Release(&view)
 
@@ -260,6 +271,9 @@ cdef class Demuxer:
                 src += taken
         except (FramingError, DaemonError) as fault:
             fault.chunks = chunks
+            raise
+        except MemoryError:
+            self.is_lost = True
             raise
         finally:
             self.turn.leave()
@@ -316,6 +330,8 @@ cdef class Demuxer:
         try:
             if self.fault is not None:
                 raise again(self.fault)
+            if self.is_lost:
+                raise RuntimeError("the Demuxer ran out of memory inside a call and has lost its place")
             if self.closed:
                 raise ValueError("feed after feed_eof")
         except BaseException:
@@ -383,7 +399,7 @@ def demux(data, /, *, max_frame_size=None, check_reserved=True, truncated="error
         size = <size_t>view.len
         with nogil:
             taken = mf_measure(src, size, sizes, limit, checked)
-        rest = Demuxer(max_frame_size=max_frame_size, check_reserved=check_reserved)
+        rest = Demuxer(max_frame_size=max_frame_size, check_reserved=checked)
         rest.state.offset = taken
         tail = ()
         fault = None
@@ -417,7 +433,7 @@ cdef tuple join(const uint8_t *src, size_t size, size_t sizes[2], uint32_t limit
         outputs[i].size = 0
     with nogil:
         taken = mf_take_whole_frames(src, size, outputs, limit, checked, &frames)
-    if taken != size:
+    if taken != size or outputs[0].size != sizes[0] or outputs[1].size != sizes[1]:
         raise BufferError("data was changed during the call")
     for stream, payload in tail:
         i = stream >> 1
@@ -461,7 +477,8 @@ def demux_into(data, stdout, stderr, /, *, max_frame_size=None, check_reserved=T
 
 
 def pack_frame(stream, payload, /):
-    if not 0 <= stream <= MF_SYSTEMERR:
+    cdef Py_ssize_t number = stream
+    if not 0 <= number <= MF_SYSTEMERR:
         raise ValueError(f"stream must be 0..3, not {stream}")
     cdef Py_buffer view
     cdef uint8_t *p
@@ -473,7 +490,7 @@ def pack_frame(stream, payload, /):
         size = <size_t>view.len
         frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(MF_HEADER_SIZE + size))
         p = <uint8_t *>PyBytes_AS_STRING(frame)
-        p[0] = stream
+        p[0] = <uint8_t>number
         p[1] = p[2] = p[3] = 0
         p[4] = size >> 24
         p[5] = (size >> 16) & 0xFF
@@ -559,10 +576,11 @@ cdef class Frame:
     """
 
     def __init__(self, stream, payload, /):
-        if self.block is not None:
-            raise TypeError("Frame is immutable")  # views of its memory may be around
         number = Stream(stream)
-        self.block = borrow(payload, "payload")
+        block = borrow(payload, "payload")
+        if self.block is not None:  # asked last: what is above may have run anything
+            raise TypeError("Frame is immutable")  # views of its memory may be around
+        self.block = block
         self.number = number
         self.data = self.block.data
         self.size = self.block.size

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from _thread import RLock
+from operator import index
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -204,6 +205,7 @@ class Demuxer:
         "_frame_offset",
         "_frames",
         "_header",
+        "_is_lost",
         "_lock",
         "_max_frame_size",
         "_offset",
@@ -226,6 +228,7 @@ class Demuxer:
         self._remaining = 0  # payload bytes of the current frame still due
         self._text: bytearray | None = None  # of a systemerr frame, while inside one
         self._fault: FramingError | DaemonError | None = None
+        self._is_lost = False
         self._closed = False
         self._receive_buffer: bytearray | None = None
 
@@ -256,6 +259,7 @@ class Demuxer:
                 raises the same.
             DaemonError: the stream carried a systemerr frame; otherwise as FramingError.
             BufferError: data is not contiguous.
+            MemoryError: there was none for the chunks. They are lost; every later call raises RuntimeError.
             ValueError: feed_eof was called before.
         """
         with readable(data) as view, self._turn():
@@ -351,8 +355,8 @@ class Demuxer:
         Raises:
             ValueError: nbytes is negative or larger than the buffer; otherwise as `feed`.
         """
-        size = 0 if self._receive_buffer is None else RECEIVE_BUFFER_SIZE
-        if not 0 <= nbytes <= size:
+        size = len(self._receive_buffer or b"")
+        if not 0 <= index(nbytes) <= size:
             raise ValueError(f"nbytes is {nbytes}, the buffer has {size}")
         with self._turn():
             return self._feed(bytes(memoryview(self._receive_buffer or b"")[:nbytes]))
@@ -395,6 +399,9 @@ class Demuxer:
                     self._take_payload(size)
         except (FramingError, DaemonError) as fault:
             fault.chunks = chunks
+            raise
+        except MemoryError:
+            self._is_lost = True
             raise
         return chunks
 
@@ -444,6 +451,8 @@ class Demuxer:
     def _check_open(self) -> None:
         if self._fault is not None:
             self._raise_again()
+        if self._is_lost:
+            raise RuntimeError("the Demuxer ran out of memory inside a call and has lost its place")
         if self._closed:
             raise ValueError("feed after feed_eof")
 
@@ -668,7 +677,7 @@ def pack_frame(stream: int, payload: Buffer, /) -> bytes:
     >>> pack_frame(Stream.STDERR, b"no")
     b'\\x02\\x00\\x00\\x00\\x00\\x00\\x00\\x02no'
     """
-    if not 0 <= stream <= Stream.SYSTEMERR:
+    if not 0 <= index(stream) <= Stream.SYSTEMERR:
         raise ValueError(f"stream must be 0..3, not {stream}")
     with readable(payload, "payload") as view:
         if len(view) > MAX_PAYLOAD_SIZE:

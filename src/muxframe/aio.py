@@ -18,7 +18,7 @@ from ._framing import Demuxer, Frame, FrameReader
 from ._framing_py import RECEIVE_BUFFER_SIZE, again, check_truncated, readable
 from .errors import DaemonError, FramingError, SinkError, TruncatedStreamError
 from .protocol import DEFAULT_MAX_FRAME_SIZE, Chunk, Copied, Stream, Truncated
-from .sinks import open_sink
+from .sinks import clear, open_sink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Sequence
@@ -484,4 +484,6 @@ def _open(sink: Any, name: str) -> _Output:
         return _Drained(sink)
     if callable(sink) and not hasattr(sink, "write") and not isinstance(sink, (str, os.PathLike)):
         return _Called(sink)
-    return _Written(open_sink(sink, name))
+    opened = open_sink(sink, name)
+    clear(opened)
+    return _Written(opened)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
 
@@ -10,7 +9,7 @@ from ._framing import BACKEND, Demuxer, FrameReader, Pump
 from ._framing_py import BLOCK_SIZE, check_truncated
 from .errors import DaemonError, FramingError, SinkError, TruncatedStreamError
 from .protocol import DEFAULT_MAX_FRAME_SIZE, Chunk, Copied, DemuxedInto, Stream, Truncated
-from .sinks import Sink, open_sink
+from .sinks import Sink, clear, open_sink
 from .sources import open_source
 
 if TYPE_CHECKING:
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from ._framing_py import Frame
     from .sinks import AnySink
     from .sources import AnySource, Source
+
+
+MAX_DELAY = 60  # seconds
 
 
 def frames(
@@ -115,38 +117,39 @@ def copy(
     bytearray(b'hi')
     """
     check_truncated(truncated)
+    if not 0 <= delay <= MAX_DELAY:
+        raise ValueError(f"delay must be 0 to {MAX_DELAY} seconds, not {delay}")
     if demuxer is None:
         demuxer = Demuxer(max_frame_size=max_frame_size, check_reserved=check_reserved)
-    for sink, name in ((stdout, "stdout"), (stderr, "stderr")):
-        if _is_same_file(source, sink):
-            raise ValueError(f"source and {name} are the same file")
+    elif not hasattr(demuxer, "_feed_into"):  # either twin's will do
+        raise TypeError(f"demuxer must be a Demuxer or None, not {type(demuxer).__name__}")
+    else:
+        demuxer.feed(b"")  # one that takes no more must not cost the source any bytes
     with ExitStack() as stack:
         opened = stack.enter_context(open_source(source))
-        out = open_sink(stdout, "stdout")
-        stack.callback(out.close)
-        err = out if _is_same(stdout, stderr) else open_sink(stderr, "stderr")
-        stack.callback(err.close)
-        if out.is_opened_here and err.is_opened_here and out.identity == err.identity is not None:
-            err = out  # two names of one file: written through two positions, each would overwrite the other
+        out, err = _open_sinks(stack, opened, stdout, stderr)
         delivery = _Delivery(demuxer, out, err)
-        delivery.pump(opened, delay)
-        for block in opened.blocks():
-            delivery.deliver(block)
+        if not delivery.pump(opened, delay):
+            for block in opened.blocks():
+                delivery.deliver(block)
         delivery.finish(truncated)
         return delivery.copied()
 
 
-def _is_same_file(source: AnySource, sink: AnySink) -> bool:
-    """Say whether opening sink would empty source."""
-    if not isinstance(source, (str, os.PathLike)) or not isinstance(sink, (str, os.PathLike)):
-        return False
-    return os.path.exists(sink) and os.path.samefile(source, sink)
-
-
-def _is_same(stdout: AnySink, stderr: AnySink) -> bool:
-    if stdout is None or stderr is None:
-        return False
-    return stdout is stderr or (isinstance(stdout, (int, str, os.PathLike)) and bool(stdout == stderr))
+def _open_sinks(stack: ExitStack, source: Source, stdout: AnySink, stderr: AnySink) -> tuple[Sink, Sink]:
+    """Open both; cut files opened for paths to nothing, but only after everything else has turned out right."""
+    out = open_sink(stdout, "stdout")
+    stack.callback(out.close)
+    err = out if stderr is stdout and stderr is not None else open_sink(stderr, "stderr")
+    stack.callback(err.close)
+    for sink, name in ((out, "stdout"), (err, "stderr")):
+        if any(each.identity == source.identity is not None for each in sink.opened()):
+            raise ValueError(f"source and {name} are the same file")
+    clear(out, err)
+    is_one_file = out.identity == err.identity is not None and out.opened() and err.opened()
+    if is_one_file or (isinstance(stdout, int) and stdout == stderr):
+        err = out  # written through two positions, each would overwrite the other
+    return out, err
 
 
 class _Delivery:
@@ -155,7 +158,7 @@ class _Delivery:
     def __init__(self, demuxer: Demuxer, stdout: Sink, stderr: Sink) -> None:
         self._demuxer = demuxer
         self._sinks = (stdout, stderr)
-        self._buffers = (memoryview(bytearray(BLOCK_SIZE)), memoryview(bytearray(BLOCK_SIZE)))
+        self._buffers: tuple[memoryview, memoryview] | None = None
         self._sizes = [0, 0]
         self._frames_before = demuxer.frames
         self._is_ordered = None in (stdout.identity, stderr.identity) or stdout.identity == stderr.identity
@@ -164,6 +167,8 @@ class _Delivery:
         return Copied(self._sizes[0], self._sizes[1], self._demuxer.frames - self._frames_before)
 
     def deliver(self, block: Buffer) -> None:
+        if self._buffers is None:
+            self._buffers = (memoryview(bytearray(BLOCK_SIZE)), memoryview(bytearray(BLOCK_SIZE)))
         wire = bytes(block) if BACKEND == "python" else memoryview(block)  # the twin slices bytes fastest
         position = 0
         while position < len(wire):
@@ -172,31 +177,35 @@ class _Delivery:
             except (FramingError, DaemonError) as fault:
                 if isinstance(fault.delivered, DemuxedInto):  # None: the Demuxer had failed before
                     self._write(fault.delivered, b"")
+                    self._flush()
                 fault.delivered = self.copied()
                 raise
             position += done.consumed
             self._write(done, memoryview(wire)[position:])
         self._flush()
 
-    def pump(self, source: Source, delay: float) -> None:
-        """Copy to the end without Python where all three are plain descriptors."""
+    def pump(self, source: Source, delay: float) -> bool:
+        """Copy without Python where all three are plain descriptors. Return whether the source is at its end."""
         descriptors = (source.descriptor, self._sinks[0].descriptor, self._sinks[1].descriptor)
-        if Pump is None or None in descriptors:
-            return
+        if Pump is None or None in descriptors or not isinstance(self._demuxer, Demuxer):
+            return False
         pump = Pump(self._demuxer, *descriptors, BLOCK_SIZE, self._is_ordered, delay)
         try:
-            pump.run()
+            has_ended: bool = pump.run()
         except (FramingError, DaemonError) as fault:
             self._sizes = list(pump.sizes)
             fault.delivered = self.copied()
             raise
-        except OSError as error:
-            if pump.failed is None:
-                raise
+        except Exception as error:  # of a sink, of the source, or of a signal handler while one of them was waited for
             self._sizes = list(pump.sizes)
-            self._fail(pump.failed, error, pump.pending, pump.rest)
+            pending, rest = pump.pending, pump.rest
+            if pump.failed is None and not any(pending) and not rest:
+                raise
+            self._fail(pump.failed if pump.failed is not None else int(not pending[0]), error, pending, rest)
         self._sizes = list(pump.sizes)
-        self.deliver(pump.rest)
+        if not has_ended:
+            self.deliver(pump.rest)
+        return has_ended
 
     def finish(self, truncated: Truncated) -> None:
         try:
@@ -208,6 +217,7 @@ class _Delivery:
 
     def _write(self, done: DemuxedInto, rest: Buffer) -> None:
         """Write out what a call has put into the buffers; rest is the wire behind it."""
+        assert self._buffers is not None
         pending = [self._buffers[0][: done.stdout_size], self._buffers[1][: done.stderr_size]]
         for i, sink in enumerate(self._sinks):
             before = sink.size

@@ -9,7 +9,7 @@ A header says little: a stream's number, three zeros and a size. So it is believ
 - A frame that no header follows may have a wrong size: if such a run begins inside it and goes on behind its end,
   the frame is damaged; otherwise the damage begins behind it.
 
-What is between is a gap. Memory is bounded by min_frames times max_frame_size.
+What is between is a gap. Memory is bounded by a few times min_frames times max_frame_size, time by the archive's size.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .sources import AnySource
 
 __all__ = ["Gap", "recover"]
+
+EMPTY_FRAMES = 8  # for each frame that counts, so many are looked at: a run of empty ones must not be followed for ever
 
 
 class Gap(NamedTuple):
@@ -68,6 +70,8 @@ def recover(
     b'no'
     """
     check_limit(max_frame_size)
+    if max_frame_size is None:
+        raise TypeError("max_frame_size must be an int: without a cap any size would be believed")
     if min_frames < 1:
         raise ValueError("min_frames must be positive")
     return _recover(open_source(source), max_frame_size, min_frames)
@@ -112,7 +116,7 @@ class _Archive:
         import re  # here, since it takes as long as importing the rest of the package
 
         highest = re.escape(bytes([min(max_frame_size >> 24, 255)]))  # first byte of a size
-        self._candidate = re.compile(rb"[\x01-\x03]\0\0\0[\0-" + highest + b"]")
+        self._candidate = re.compile(rb"[\x01-\x03](?=\0\0\0[\0-" + highest + b"])")  # one byte: they may overlap
 
     @property
     def end(self) -> int:
@@ -181,9 +185,11 @@ class _Archive:
         return header_error(header, position, max_frame_size=self._max_frame_size, check_reserved=True) is None
 
     def resumes(self, position: int) -> bool:
-        """Say whether enough headers follow one another from position."""
+        """Say whether enough headers follow one another from position, with not too many empty frames among them."""
         frames = 0
-        while frames < self._min_frames:
+        for _ in range(EMPTY_FRAMES * self._min_frames):
+            if frames == self._min_frames:
+                return True
             if not self.has(position, 1):
                 return self.end == position and frames > 0
             if not self.continues(position) or not self.has(position, HEADER_SIZE):
@@ -191,17 +197,18 @@ class _Archive:
             end = self.frame_end(position)
             frames += end > position + HEADER_SIZE
             position = end
-        return True
+        return False
 
     def find(self, position: int) -> int:
         """Return the first offset from position on at which frames resume, or the end."""
         while self.has(position, HEADER_SIZE):
             self.forget(position)
             self.has(position, BLOCK_SIZE)
-            for candidate in self._candidates(position, self.end):
+            end = self.end  # looking ahead from a candidate reads on
+            for candidate in self._candidates(position, end):
                 if self.resumes(candidate):
                     return candidate
-            position = max(position + 1, self.end - HEADER_SIZE + 1)
+            position = max(position + 1, end - HEADER_SIZE + 1)
         return self.end
 
     def find_inside(self, position: int, end: int) -> int | None:

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from typing import TYPE_CHECKING, Any, Union, cast
 
 from ._framing import pack_frame
 from ._framing_py import readable, writable
 from .protocol import MAX_PAYLOAD_SIZE, Stream
-from .sources import blocking_descriptor, check_descriptor, is_buffer, wait_for_tls, wait_writable
+from .sources import (
+    blocking_descriptor,
+    check_descriptor,
+    file_identity,
+    identity_of_file,
+    is_buffer,
+    is_text,
+    wait_for_tls,
+    wait_writable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -36,9 +44,6 @@ class Sink:
     #: Tells two sinks apart whose order nobody can observe (regular files, memory); None where somebody may be
     #: watching (terminals, pipes, sockets, callables).
     identity: Hashable = None
-
-    #: Whether it was opened for a path.
-    is_opened_here = False
 
     #: A file descriptor that writing is no more than writing to, or -1 to discard.
     descriptor: int | None = None
@@ -63,12 +68,16 @@ class Sink:
     def flush(self) -> None:
         """Pass on what the sink holds back."""
 
+    def opened(self) -> Sequence[Sink]:
+        """List the sinks that were opened for a path: to be cleared before anything is written."""
+        return ()
+
     def close(self) -> None:
         """Close what was opened here."""
 
 
 def open_sink(sink: AnySink, name: str = "sink") -> Sink:
-    """Find out how to write to sink.
+    """Find out how to write to sink. What is opened for a path keeps its content until `clear`.
 
     Raises:
         TypeError: it is nothing bytes can be written to, or a text file.
@@ -86,7 +95,7 @@ def open_sink(sink: AnySink, name: str = "sink") -> Sink:
         return _Descriptor(check_descriptor(sink))
     if isinstance(sink, (str, os.PathLike)):
         return _Path(sink)
-    if isinstance(sink, io.TextIOBase):
+    if is_text(sink):
         raise TypeError(f"{name} is a text file: open it in binary mode, or pass its .buffer")
     if hasattr(sink, "sendall"):  # before files: SSLSocket has a write, too
         return _Socket(sink)
@@ -158,6 +167,9 @@ class _Tee(Sink):
         for sink in self._sinks:
             sink.flush()
 
+    def opened(self) -> Sequence[Sink]:
+        return [each for sink in self._sinks for each in sink.opened()]
+
     def close(self) -> None:
         for sink in self._sinks:
             sink.close()
@@ -168,7 +180,7 @@ class _Descriptor(Sink):
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self.identity = _file_identity(descriptor)
+        self.identity = object() if _is_null(descriptor) else file_identity(descriptor)
 
     def _write_some(self, data: memoryview) -> int:
         try:
@@ -180,13 +192,16 @@ class _Descriptor(Sink):
 
 class _Path(_Descriptor):
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
         super().__init__(os.open(path, flags, 0o666))
-        self.is_opened_here = True
+        self._open = True
+
+    def opened(self) -> Sequence[Sink]:
+        return [self]
 
     def close(self) -> None:
-        if self.is_opened_here:
-            self.is_opened_here = False
+        if self._open:
+            self._open = False
             os.close(self.descriptor)
 
 
@@ -208,17 +223,14 @@ class _Socket(Sink):
 
 class _File(Sink):
     def __init__(self, file: Any) -> None:
+        inner = getattr(file, "file", None)  # of tempfile's wrappers
+        if isinstance(inner, io.IOBase):
+            file = inner
         self._file = file
         self._takes_views = isinstance(file, io.IOBase)  # other objects get bytes, which they may expect
         self._is_raw = isinstance(file, io.RawIOBase)
         self._is_buffered = isinstance(file, (io.BufferedWriter, io.BufferedRandom))
-        if isinstance(file, io.BytesIO):
-            self.identity = id(file)
-        elif self._takes_views:
-            try:
-                self.identity = _file_identity(file.fileno())
-            except OSError:
-                pass
+        self.identity = id(file) if isinstance(file, io.BytesIO) else identity_of_file(file)
         if type(file) is io.FileIO:
             self.descriptor = file.fileno()
 
@@ -246,11 +258,20 @@ class _File(Sink):
                 break
 
 
-def _file_identity(descriptor: int) -> Hashable:
-    status = os.fstat(descriptor)
-    if stat.S_ISCHR(status.st_mode) and os.path.exists(os.devnull):
-        return object() if os.path.samestat(status, os.stat(os.devnull)) else None  # nobody looks there
-    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+def clear(*sinks: Sink) -> None:
+    """Cut the regular files that were opened for paths to nothing."""
+    for sink in sinks:
+        for each in sink.opened():
+            if each.descriptor is not None and file_identity(each.descriptor) is not None:
+                os.ftruncate(each.descriptor, 0)
+
+
+def _is_null(descriptor: int) -> bool:
+    """Say whether this is /dev/null, where the order of writes matters to nobody."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(os.devnull))
+    except (OSError, AttributeError):
+        return False
 
 
 class FrameWriter(io.RawIOBase):
@@ -275,6 +296,7 @@ class FrameWriter(io.RawIOBase):
     def __init__(self, sink: AnySink, stream: int) -> None:
         self._stream = Stream(stream)
         self._sink = open_sink(sink)
+        clear(self._sink)
         self._is_broken = False
         super().__init__()
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import os
 import select
+import stat
 import sys
 from typing import TYPE_CHECKING, Any, Union, cast
 
 from ._framing_py import BLOCK_SIZE, readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator
     from typing import Self
 
     from typing_extensions import Buffer
@@ -33,6 +34,9 @@ class Source:
 
     #: A file descriptor that reading is no more than reading from.
     descriptor: int | None = None
+
+    #: Tells which regular file is read, if one is.
+    identity: Hashable = None
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill the beginning of buffer with what there is, waiting for at least one byte; return 0 at the end."""
@@ -73,7 +77,7 @@ def open_source(source: AnySource) -> Source:
         return _Descriptor(check_descriptor(source))
     if isinstance(source, (str, os.PathLike)):
         return _Path(source)
-    if isinstance(source, io.TextIOBase):
+    if is_text(source):
         raise TypeError("a text file cannot carry a multiplexed stream: open it in binary mode, or pass its .buffer")
     if hasattr(source, "recv_into") or hasattr(source, "recv"):  # before files: SSLSocket has a read, too
         return _Socket(source)
@@ -92,8 +96,8 @@ class _Memory(Source):
 
     def blocks(self) -> Iterator[memoryview]:
         assert self.memory is not None
-        if self.memory:
-            yield self.memory
+        for start in range(0, len(self.memory), BLOCK_SIZE):
+            yield self.memory[start : start + BLOCK_SIZE]
 
 
 class _Descriptor(Source):
@@ -101,6 +105,7 @@ class _Descriptor(Source):
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        self.identity = file_identity(descriptor)
 
     def readinto(self, buffer: memoryview, /) -> int:
         while True:
@@ -159,16 +164,19 @@ class _Socket(Source):
 class _File(Source):
     """A binary file object.
 
-    readinto1 and read1 come first: they return what is there, where readinto and read of a buffered file wait until
-    the whole buffer can be filled.
+    readinto1 and read1 come first: they return what is there, where readinto and read of anything but a raw file wait
+    until the whole buffer can be filled.
     """
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self._readinto = getattr(file, "readinto1", None) or getattr(file, "readinto", None)
+        self._readinto = getattr(file, "readinto1", None)
+        if self._readinto is None and (isinstance(file, io.RawIOBase) or not hasattr(file, "read1")):
+            self._readinto = getattr(file, "readinto", None)
         self._read = getattr(file, "read1", None) or getattr(file, "read", None)
         if type(file) is io.FileIO:
             self.descriptor = file.fileno()
+        self.identity = identity_of_file(file)
 
     def readinto(self, buffer: memoryview, /) -> int:
         while True:
@@ -238,7 +246,30 @@ def blocking_descriptor(sock: Any) -> int | None:
     module = sys.modules.get("socket")  # whoever has a socket has imported it
     if module is None or type(sock) is not module.socket or sock.gettimeout() is not None or os.name != "posix":
         return None
-    return int(sock.fileno())
+    descriptor = int(sock.fileno())
+    return None if descriptor < 0 else descriptor  # a closed one: using it says so
+
+
+def file_identity(descriptor: int) -> Hashable:
+    """Tell one regular file from another; None where it is none, or not open."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def identity_of_file(file: Any) -> Hashable:
+    """Tell which regular file a file object stands for; None where it is none, or nobody can tell."""
+    try:
+        return file_identity(file.fileno())
+    except (AttributeError, OSError, TypeError, ValueError):
+        return None
+
+
+def is_text(file: object) -> bool:
+    """Say whether a file object gives or takes text."""
+    return isinstance(file, io.TextIOBase) or isinstance(getattr(file, "encoding", None), str)
 
 
 def is_buffer(candidate: object) -> bool:

@@ -15,7 +15,7 @@ from .._framing import FrameReader, pack_frame
 from .._framing_py import readable
 from ..errors import MuxframeError, UnknownStreamError
 from ..protocol import HEADER_SIZE, Stream
-from ..sinks import open_sink
+from ..sinks import clear, open_sink
 from ..sources import open_source
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def _one_write(dst: Any) -> Callable[[memoryview], int]:
     """Make a function that writes once and returns how much was taken."""
     if not hasattr(dst, "write") or hasattr(dst, "sendall"):
         sink = open_sink(dst)
+        clear(sink)
 
         def write_all(payload: memoryview) -> int:
             sink.write(payload)
