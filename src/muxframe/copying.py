@@ -9,7 +9,7 @@ from ._framing import BACKEND, Demuxer, FrameReader, Pump
 from ._framing_py import BLOCK_SIZE, check_truncated
 from .errors import DaemonError, FramingError, SinkError, TruncatedStreamError
 from .protocol import DEFAULT_MAX_FRAME_SIZE, Chunk, Copied, DemuxedInto, Stream, Truncated
-from .sinks import Sink, clear, open_sink
+from .sinks import Memory, Sink, clear, open_sink
 from .sources import open_source
 
 if TYPE_CHECKING:
@@ -167,12 +167,13 @@ class _Delivery:
         return Copied(self._sizes[0], self._sizes[1], self._demuxer.frames - self._frames_before)
 
     def deliver(self, block: Buffer) -> None:
-        if self._buffers is None:
-            self._buffers = (memoryview(bytearray(BLOCK_SIZE)), memoryview(bytearray(BLOCK_SIZE)))
         wire = bytes(block) if BACKEND == "python" else memoryview(block)  # the twin slices bytes fastest
-        position = 0
+        position = self._fill(wire)
+        if self._buffers is None and position < len(wire):
+            self._buffers = (memoryview(bytearray(BLOCK_SIZE)), memoryview(bytearray(BLOCK_SIZE)))
         while position < len(wire):
             try:
+                assert self._buffers is not None
                 done = self._demuxer._feed_into(wire, *self._buffers, self._is_ordered, position)
             except (FramingError, DaemonError) as fault:
                 if isinstance(fault.delivered, DemuxedInto):  # None: the Demuxer had failed before
@@ -183,6 +184,26 @@ class _Delivery:
             position += done.consumed
             self._write(done, memoryview(wire)[position:])
         self._flush()
+
+    def _fill(self, wire: Buffer) -> int:
+        """Put what fits straight into the sinks' own memory, if both have some; return the position behind it."""
+        stdout, stderr = self._sinks
+        if stdout is stderr or not isinstance(stdout, Memory) or not isinstance(stderr, Memory):
+            return 0
+        try:
+            done = self._demuxer._feed_into(wire, stdout.free(), stderr.free(), False, 0)
+        except (FramingError, DaemonError) as fault:
+            if isinstance(fault.delivered, DemuxedInto):  # None: the Demuxer had failed before
+                self._count_filled(fault.delivered)
+            fault.delivered = self.copied()
+            raise
+        self._count_filled(done)
+        return done.consumed
+
+    def _count_filled(self, done: DemuxedInto) -> None:
+        for i, size in enumerate((done.stdout_size, done.stderr_size)):
+            self._sinks[i].size += size
+            self._sizes[i] += size
 
     def pump(self, source: Source, delay: float) -> bool:
         """Copy without Python where all three are plain descriptors. Return whether the source is at its end."""

@@ -108,8 +108,19 @@ def open_sink(sink: AnySink, name: str = "sink") -> Sink:
     raise TypeError(f"cannot write to {name}: {type(sink).__name__}")
 
 
-class _Discard(Sink):
+class Memory(Sink):
+    """Memory that payload can be put straight into."""
+
+    def free(self) -> memoryview | None:
+        """Return what is not filled yet; None where nothing is kept and everything fits."""
+        raise NotImplementedError
+
+
+class _Discard(Memory):
     descriptor = -1
+
+    def free(self) -> None:
+        return None
 
     def write(self, data: memoryview) -> None:
         self.size += len(data)
@@ -125,10 +136,13 @@ class _Growing(Sink):
         return len(data)
 
 
-class _Preallocated(Sink):
+class _Preallocated(Memory):
     def __init__(self, target: memoryview) -> None:
         self._target = target
         self.identity = id(target.obj)
+
+    def free(self) -> memoryview:
+        return self._target[self.size :]
 
     def _write_some(self, data: memoryview) -> int:
         size = min(len(data), len(self._target) - self.size)
