@@ -6,11 +6,13 @@ import array
 import ctypes
 import gc
 import mmap
+import os
 import pickle
 import random
 import sys
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 import oracle
@@ -18,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import muxframe
 from muxframe import (
     DaemonError,
     Demuxed,
@@ -746,3 +749,28 @@ def test_weak_references_and_subclasses(core: Any) -> None:
     assert weakref.ref(demuxer)() is demuxer
     assert demuxer.feed(pack(1, b"abc")) == [(1, b"abc")]
     assert weakref.ref(core.FrameReader(b"")) is not None
+
+
+# --- raw streams -----------------------------------------------------------------------------------------------------
+
+
+def test_raw_stream_is_all_stdout(core: Any) -> None:
+    demuxer = core.Demuxer(raw=True)
+    wire = b"\x01\0\0\0\0\0\0\x02hi\r\n$ " + bytes(range(256))
+    assert demuxer.feed(wire[:3]) == [(Stream.STDOUT, wire[:3])]
+    out, err = bytearray(5), bytearray(5)
+    assert demuxer.feed_into(wire[3:], out, err) == (5, 5, 0)
+    assert out == wire[3:8]
+    demuxer.get_buffer()[: len(wire) - 8] = wire[8:]
+    assert demuxer.buffer_updated(len(wire) - 8) == [(Stream.STDOUT, wire[8:])]
+    assert demuxer.feed(b"") == []
+    assert (demuxer.offset, demuxer.frames) == (len(wire), 0)
+    demuxer.feed_eof()
+
+
+def test_raw_stream_is_copied_between_descriptors(tmp_path: Path) -> None:
+    wire = os.urandom(1 << 20)
+    (tmp_path / "in").write_bytes(wire)
+    copied = muxframe.copy(tmp_path / "in", tmp_path / "out", demuxer=muxframe.Demuxer(raw=True))
+    assert copied == (len(wire), 0, 0)
+    assert (tmp_path / "out").read_bytes() == wire

@@ -17,7 +17,7 @@ typedef struct {
     uint64_t offset;        /* wire bytes taken */
     uint64_t frame_offset;  /* where the current frame's header begins */
     uint64_t frames;        /* whole frames taken */
-    uint32_t remaining;     /* payload bytes of the current frame still due */
+    uint64_t remaining;     /* payload bytes of the current frame still due; a raw stream is one that never ends */
     uint32_t limit;         /* largest payload a header may announce */
     uint8_t header[MF_HEADER_SIZE];
     uint8_t header_size;    /* bytes of it that are there; 8: the header of the frame at hand, or of the one before */
@@ -198,7 +198,7 @@ static mf_status mf_feed_into(mf_state *state, const uint8_t *src, size_t size, 
         }
         size_t n = (size_t)(end - p);
         if (n > state->remaining)
-            n = state->remaining;
+            n = (size_t)state->remaining;
         if (n > out->room - out->size)
             n = out->room - out->size;
         if (n == 0) {
@@ -210,7 +210,7 @@ static mf_status mf_feed_into(mf_state *state, const uint8_t *src, size_t size, 
         out->size += n;
         p += n;
         state->offset += n;
-        state->remaining -= (uint32_t)n; /* n <= remaining */
+        state->remaining -= n; /* n <= remaining */
         if (state->remaining == 0)
             state->frames++;
     }

@@ -11,7 +11,7 @@ cdef extern from "_framing.h" nogil:
         uint64_t offset         # wire bytes taken
         uint64_t frame_offset   # where the current frame's header begins
         uint64_t frames         # whole frames taken
-        uint32_t remaining      # payload bytes of the current frame still due
+        uint64_t remaining      # payload bytes of the current frame still due
         uint32_t limit          # largest payload a header may announce
         uint8_t header[8]       # of the current frame
         uint8_t header_size     # bytes of it that are there
@@ -93,6 +93,7 @@ cdef class Demuxer:
     cdef bytearray text         # of a systemerr frame, while inside one
     cdef object fault           # what every later call raises
     cdef bint is_lost           # memory ran out inside feed
+    cdef bint raw               # not framed: all of it is stdout
     cdef bint closed            # feed_eof was called
     cdef bytearray receive_buffer
 

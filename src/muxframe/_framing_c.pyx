@@ -29,7 +29,7 @@ from cpython.pythread cimport (
     PyThread_get_thread_ident,
     PyThread_release_lock,
 )
-from libc.stdint cimport SIZE_MAX, UINT32_MAX, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport SIZE_MAX, UINT32_MAX, UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from os import strerror
@@ -172,6 +172,7 @@ cdef class Demuxer:
         max_frame_size: largest payload a header may announce, in bytes; None allows the wire's 4 GiB - 1. Memory does
             not depend on it: it is a guard against nonsense.
         check_reserved: refuse headers whose bytes 1..3 are not zero. No engine sends such.
+        raw: the stream is that of a TTY, which is not framed: all of it is stdout, and it may end anywhere.
 
     Raises:
         TypeError, ValueError: max_frame_size is not a size.
@@ -188,10 +189,15 @@ cdef class Demuxer:
         self.turn = _Turn()
         self.state.limit = UINT32_MAX
 
-    def __init__(self, *, max_frame_size=None, check_reserved=True):
+    def __init__(self, *, max_frame_size=None, check_reserved=True, raw=False):
         self.state.limit = limit_of(max_frame_size)
         self.state.check_reserved = bool(check_reserved)
         self.max_frame_size = max_frame_size
+        self.raw = bool(raw)
+        if self.raw:  # inside a frame of stdout that never ends
+            self.state.header[0] = 1
+            self.state.header_size = MF_HEADER_SIZE
+            self.state.remaining = UINT64_MAX
 
     @property
     def offset(self):
@@ -241,7 +247,7 @@ cdef class Demuxer:
             self.closed = True
             if self.text is not None:
                 self.fail(DaemonError(_decode(self.text), self.state.frame_offset))
-            if self.state.remaining:
+            if self.state.remaining and not self.raw:
                 self.fail(TruncatedStreamError(self.state.frame_offset, self.header(), self.state.remaining))
             if 0 < self.state.header_size < MF_HEADER_SIZE:
                 missing = MF_HEADER_SIZE - self.state.header_size
@@ -262,9 +268,9 @@ cdef class Demuxer:
                 elif self.text is not None:
                     taken = self.take_text(src, <size_t>(end - src))
                 else:
-                    taken = min(<size_t>state.remaining, <size_t>(end - src))
+                    taken = <size_t>min(state.remaining, <uint64_t>(end - src))
                     chunks.append((STREAMS[state.header[0]], copy_bytes(src, taken)))
-                    state.remaining -= <uint32_t>taken
+                    state.remaining -= taken
                     state.offset += taken
                     if state.remaining == 0:
                         state.frames += 1
@@ -359,7 +365,7 @@ cdef class Demuxer:
         """Take what there is of a daemon's error text; raise it as soon as enough of it is there."""
         size = min(size, <size_t>self.state.remaining, MAX_SYSTEMERR_SIZE - <size_t>len(self.text))
         self.text += copy_bytes(src, size)
-        self.state.remaining -= <uint32_t>size
+        self.state.remaining -= size
         self.state.offset += size
         self.finish_text()
         return size

@@ -45,6 +45,8 @@ _HEADER = Struct(">BxxxI")
 _KIND_AND_SIZE = Struct(">II")  # kind: the stream and, below it, the reserved bytes
 _STREAMS = tuple(Stream)
 _STREAM_OF_KIND = {stream << 24: stream for stream in _STREAMS[: Stream.SYSTEMERR]}
+_RAW_HEADER = _HEADER.pack(Stream.STDOUT, 0)
+_ENDLESS = (1 << 64) - 1
 _OUTPUTS = {0 << 24: 0, 1 << 24: 0, 2 << 24: 1}  # the output of a kind; of a stream's number it is number >> 1
 
 
@@ -185,6 +187,7 @@ class Demuxer:
         max_frame_size: largest payload a header may announce, in bytes; None allows the wire's 4 GiB - 1. Memory does
             not depend on it: it is a guard against nonsense.
         check_reserved: refuse headers whose bytes 1..3 are not zero. No engine sends such.
+        raw: the stream is that of a TTY, which is not framed: all of it is stdout, and it may end anywhere.
 
     Raises:
         TypeError, ValueError: max_frame_size is not a size.
@@ -209,13 +212,16 @@ class Demuxer:
         "_lock",
         "_max_frame_size",
         "_offset",
+        "_raw",
         "_receive_buffer",
         "_remaining",
         "_stream",
         "_text",
     )
 
-    def __init__(self, *, max_frame_size: int | None = None, check_reserved: bool = True) -> None:
+    def __init__(
+        self, *, max_frame_size: int | None = None, check_reserved: bool = True, raw: bool = False
+    ) -> None:
         check_limit(max_frame_size)
         self._lock = RLock()
         self._max_frame_size = max_frame_size
@@ -231,6 +237,9 @@ class Demuxer:
         self._is_lost = False
         self._closed = False
         self._receive_buffer: bytearray | None = None
+        self._raw = bool(raw)
+        if raw:  # inside a frame of stdout that never ends
+            self._header, self._stream, self._remaining = _RAW_HEADER, Stream.STDOUT, _ENDLESS
 
     @property
     def offset(self) -> int:
@@ -374,7 +383,7 @@ class Demuxer:
             self._closed = True
             if self._text is not None:
                 self._fail(DaemonError(_decode(self._text), self._frame_offset))
-            if self._remaining:
+            if self._remaining and not self._raw:
                 self._fail(TruncatedStreamError(self._frame_offset, self._header, self._remaining))
             if 0 < len(self._header) < HEADER_SIZE:
                 missing = HEADER_SIZE - len(self._header)
