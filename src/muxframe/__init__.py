@@ -6,7 +6,12 @@
     muxframe.Demuxer()                    incremental, without I/O
     muxframe.recover(source)              what can be saved of a damaged archive
     muxframe.FrameWriter, pack_frame      the way back
+    muxframe.attach, exec, logs           streams of Docker and Podman, through muxframe.connect()
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from ._framing import BACKEND, Demuxer, Frame, demux, demux_into, pack_frame
 from .copying import copy, frames
@@ -30,6 +35,9 @@ from .protocol import HEADER_SIZE, Chunk, Copied, Demuxed, DemuxedInto, Stream
 from .recovery import Gap, recover
 from .sinks import FrameWriter
 
+if TYPE_CHECKING:
+    from .engine import Engine, Session, attach, connect, exec, logs
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -44,6 +52,7 @@ __all__ = [
     "Demuxed",
     "DemuxedInto",
     "Demuxer",
+    "Engine",
     "EngineError",
     "Frame",
     "FrameTooLargeError",
@@ -54,14 +63,36 @@ __all__ = [
     "MuxframeError",
     "NotFoundError",
     "ReservedBytesError",
+    "Session",
     "SinkError",
     "Stream",
     "TruncatedStreamError",
     "UnknownStreamError",
+    "attach",
+    "connect",
     "copy",
     "demux",
     "demux_into",
+    "exec",
     "frames",
+    "logs",
     "pack_frame",
     "recover",
 ]
+
+_ENGINE = ("Engine", "Session", "attach", "connect", "exec", "logs")
+
+
+def __getattr__(name: str) -> Any:
+    """Import the attach wrapper, and h11 with it, when it is first asked for."""
+    if name not in _ENGINE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    engine = import_module(f"{__name__}.engine")
+    globals().update({each: getattr(engine, each) for each in _ENGINE})
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ENGINE})

@@ -13,6 +13,7 @@ from .sinks import Memory, Sink, clear, open_sink
 from .sources import open_source
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Iterator, Sequence
 
     from typing_extensions import Buffer
@@ -125,12 +126,37 @@ def copy(
         raise TypeError(f"demuxer must be a Demuxer or None, not {type(demuxer).__name__}")
     else:
         demuxer.feed(b"")  # one that takes no more must not cost the source any bytes
+    with open_source(source) as opened:
+        return copy_on(opened, demuxer, stdout, stderr, truncated=truncated, delay=delay)
+
+
+def copy_on(
+    source: Source,
+    demuxer: Demuxer,
+    stdout: AnySink,
+    stderr: AnySink,
+    *,
+    truncated: Truncated = "error",
+    delay: float = 0.0,
+    waiting: deque[Chunk] | None = None,
+) -> Copied:
+    """Copy what is left of a source, as `copy` does.
+
+    Args:
+        source: goes on where it is.
+        demuxer: goes on where it is.
+        stdout, stderr, truncated, delay: as for `copy`.
+        waiting: payload that was decoded before and comes first; what is delivered is taken out.
+    """
     with ExitStack() as stack:
-        opened = stack.enter_context(open_source(source))
-        out, err = _open_sinks(stack, opened, stdout, stderr)
+        out, err = _open_sinks(stack, source, stdout, stderr)
         delivery = _Delivery(demuxer, out, err)
-        if not delivery.pump(opened, delay):
-            for block in opened.blocks():
+        if waiting:
+            delivery.hand_on(waiting)
+        if source.received:
+            delivery.deliver(source.take_received())
+        if not delivery.pump(source, delay):
+            for block in source.blocks():
                 delivery.deliver(block)
         delivery.finish(truncated)
         return delivery.copied()
@@ -165,6 +191,15 @@ class _Delivery:
 
     def copied(self) -> Copied:
         return Copied(self._sizes[0], self._sizes[1], self._demuxer.frames - self._frames_before)
+
+    def hand_on(self, chunks: deque[Chunk]) -> None:
+        """Deliver payload that is decoded already. A chunk is taken out before its sink gets it: see `_fail`."""
+        while chunks:
+            stream, payload = chunks.popleft()
+            pending = [memoryview(b""), memoryview(b"")]
+            pending[stream >> 1] = memoryview(payload)
+            self._write_out(pending, b"")
+        self._flush()
 
     def deliver(self, block: Buffer) -> None:
         wire = bytes(block) if BACKEND == "python" else memoryview(block)  # the twin slices bytes fastest
@@ -239,7 +274,9 @@ class _Delivery:
     def _write(self, done: DemuxedInto, rest: Buffer) -> None:
         """Write out what a call has put into the buffers; rest is the wire behind it."""
         assert self._buffers is not None
-        pending = [self._buffers[0][: done.stdout_size], self._buffers[1][: done.stderr_size]]
+        self._write_out([self._buffers[0][: done.stdout_size], self._buffers[1][: done.stderr_size]], rest)
+
+    def _write_out(self, pending: list[memoryview], rest: Buffer) -> None:
         for i, sink in enumerate(self._sinks):
             before = sink.size
             try:

@@ -38,6 +38,14 @@ class Source:
     #: Tells which regular file is read, if one is.
     identity: Hashable = None
 
+    #: What has been read already and comes before everything else.
+    received = memoryview(b"")
+
+    def take_received(self) -> memoryview:
+        """Return `received`, which is empty then."""
+        received, self.received = self.received, memoryview(b"")
+        return received
+
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill the beginning of buffer with what there is, waiting for at least one byte; return 0 at the end."""
         raise NotImplementedError

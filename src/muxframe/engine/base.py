@@ -1,0 +1,267 @@
+"""What the blocking and the asyncio shell share: what an Engine can be asked, and what a Session is."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ..protocol import DEFAULT_MAX_FRAME_SIZE, Truncated
+from . import calls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Literal
+
+    from .calls import Api, Flow, Opened
+    from .endpoint import Endpoint
+    from .parameters import Moment
+
+__all__ = ["DEFAULT_TIMEOUT", "EngineBase", "SessionBase"]
+
+#: Seconds for connecting, and for each answer that is not a stream.
+DEFAULT_TIMEOUT = 60.0
+
+S = TypeVar("S")  # what opens a session: the session itself, or what can be awaited for it
+
+
+class EngineBase(Generic[S]):
+    """A container engine. It holds no connection: each call makes its own."""
+
+    def __init__(self, endpoint: Endpoint, api: Api, *, auth: Any, timeout: float | None) -> None:
+        self._endpoint = endpoint
+        self._api = api
+        self._auth = auth
+        self._timeout = timeout
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.host} API {self.api_version}>"
+
+    def _open(self, flow: Flow[Opened], max_frame_size: int | None, truncated: Truncated) -> S:
+        raise NotImplementedError
+
+    @property
+    def host(self) -> str:
+        """The engine's address."""
+        return str(self._endpoint)
+
+    @property
+    def api_version(self) -> str:
+        """The version of the API that is spoken, such as "1.41"."""
+        return "{}.{}".format(*self._api.version)
+
+    @property
+    def is_podman(self) -> bool:
+        """Say whether it is Podman."""
+        return self._api.podman is not None
+
+    def attach(
+        self,
+        container: str,
+        *,
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        stream: bool = True,
+        logs: bool = False,
+        detach_keys: str | None = None,
+        start: bool = False,
+        via: Literal["hijack", "websocket"] = "hijack",
+        tty: bool | None = None,
+        max_frame_size: int | None = DEFAULT_MAX_FRAME_SIZE,
+        truncated: Truncated = "error",
+    ) -> S:
+        """Attach to a container that runs, or has not run yet.
+
+        Args:
+            container: name or id.
+            stdin: whether what is written reaches the container's stdin.
+            stdout, stderr: which streams are wanted. Podman sends both, whatever is asked.
+            stream: the output from now on.
+            logs: the output so far, first.
+            detach_keys: that end the session and leave the container running, such as "ctrl-p,ctrl-q".
+            start: start the container, once the engine has attached to it: nothing of its output is missed.
+            via: "websocket" goes through what passes nothing else; stdout and stderr come merged, as stdout.
+            tty: whether the container has a TTY; None asks the engine. Where it is given nothing is asked, and nothing
+                is known of the container's state.
+            max_frame_size: largest frame that iteration holds in memory, in bytes.
+            truncated: what an end inside a frame is: "error" raises, "ignore" ends.
+
+        Raises:
+            NotFoundError: no such container.
+            ConflictError: it has exited (an engine would wait for its next start), or is paused.
+            BadRequestError: bad detach keys, or something this API does not know.
+            EngineError, HandshakeError, ConnectionLostError, TimeoutError: it could not be done.
+        """
+        flow = calls.attach(
+            self._api,
+            container,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            stream=stream,
+            logs=logs,
+            detach_keys=detach_keys,
+            start=start,
+            via=via,
+            tty=tty,
+        )
+        return self._open(flow, max_frame_size, truncated)
+
+    def exec(
+        self,
+        container: str,
+        command: str | Sequence[str],
+        *,
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        tty: bool = False,
+        size: tuple[int, int] | None = None,
+        env: Mapping[str, str] | Iterable[str] | None = None,
+        user: str = "",
+        workdir: str | None = None,
+        privileged: bool = False,
+        detach_keys: str | None = None,
+        max_frame_size: int | None = DEFAULT_MAX_FRAME_SIZE,
+        truncated: Truncated = "error",
+    ) -> S:
+        """Run a command in a container that runs.
+
+        A command that cannot be run is no error here: the engine says so in the output, and the exit code is 126 or 127.
+
+        Args:
+            container: name or id.
+            command: words, or one string that is split as a shell would.
+            stdin, stdout, stderr: which streams are wanted.
+            tty: give the command a TTY: its output is then one stream, not framed.
+            size: height and width of that TTY, in characters.
+            env: variables, a mapping or "NAME=value" strings.
+            user: name or id, with a group if wanted: "user:group".
+            workdir: the directory to run it in.
+            privileged: with all capabilities.
+            detach_keys: as for `attach`.
+            max_frame_size, truncated: as for `attach`.
+
+        Raises:
+            NotFoundError: no such container.
+            ConflictError: it does not run, or is paused.
+            EngineError, HandshakeError, ConnectionLostError, TimeoutError: it could not be done.
+        """
+        flow = calls.exec_(
+            self._api,
+            container,
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            tty=tty,
+            size=size,
+            env=env,
+            user=user,
+            workdir=workdir,
+            privileged=privileged,
+            detach_keys=detach_keys,
+        )
+        return self._open(flow, max_frame_size, truncated)
+
+    def logs(
+        self,
+        name: str,
+        *,
+        of: Literal["container", "service", "task"] = "container",
+        stdout: bool = True,
+        stderr: bool = True,
+        follow: bool = False,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        tail: int | str = "all",
+        timestamps: bool = False,
+        details: bool = False,
+        tty: bool | None = None,
+        max_frame_size: int | None = DEFAULT_MAX_FRAME_SIZE,
+        truncated: Truncated = "error",
+    ) -> S:
+        """Read the log of a container, a service or a task.
+
+        Args:
+            name: name or id.
+            of: what the name is one of.
+            stdout, stderr: which streams are wanted.
+            follow: go on with what is written from now on.
+            since, until: moments: a datetime, a timedelta (before now), seconds since the epoch, or text: RFC 3339, or a
+                duration before now such as "10m". `since` is inclusive.
+            tail: how many lines of the end, or "all".
+            timestamps: each message begins with its time.
+            details: each message carries the labels and variables that the log driver was told to add.
+            tty: as for `attach`.
+            max_frame_size, truncated: as for `attach`.
+
+        Raises:
+            NotFoundError: no such container, service or task.
+            EngineError, HandshakeError, ConnectionLostError, TimeoutError: it could not be done.
+            TypeError, ValueError: a moment is none.
+        """
+        flow = calls.logs(
+            self._api,
+            name,
+            of=of,
+            stdout=stdout,
+            stderr=stderr,
+            follow=follow,
+            since=since,
+            until=until,
+            tail=tail,
+            timestamps=timestamps,
+            details=details,
+            tty=tty,
+        )
+        return self._open(flow, max_frame_size, truncated)
+
+
+class SessionBase:
+    """One stream of an engine's.
+
+    Attributes:
+        tty: whether the container, or the command, has a TTY.
+        stream_type: "multiplexed", or "raw" where everything comes as stdout: of a TTY, or merged.
+        exit_code: of an exec, known once its output has ended; of an attach, after `wait`. None before.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self._way: str | None = None  # in which it is read
+        self._is_over = False
+        self._has_closed_stdin = False
+        self.tty = opened.is_tty
+        self.stream_type: Literal["multiplexed", "raw"] = "raw" if opened.is_raw else "multiplexed"
+        self.exit_code: int | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<Session {self._opened.kind} {self._opened.path} {self.stream_type} {state}>"
+
+    @property
+    def closed(self) -> bool:
+        """Say whether `close` was called."""
+        raise NotImplementedError
+
+    def _choose(self, way: str) -> None:
+        if self._way not in (None, way):
+            raise RuntimeError(f"this session is read as {self._way} already: choose one way")
+        self._way = way
+
+    def _check_stdin(self) -> None:
+        if not self._opened.has_stdin:
+            raise ValueError("this session has no stdin: ask for it with stdin=True")
+        if self.closed or self._has_closed_stdin:
+            raise ValueError("stdin is closed")
+
+    def _begin_close_stdin(self) -> bool:
+        """Check whether stdin can be closed, and say what that will do; return whether it is to be done."""
+        if self._has_closed_stdin:
+            return False
+        self._check_stdin()
+        if self._opened.closes_stdin is False:
+            warnings.warn(calls.HALF_CLOSE_ENDS, RuntimeWarning, stacklevel=3)
+        self._has_closed_stdin = True
+        return True

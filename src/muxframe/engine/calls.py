@@ -1,0 +1,568 @@
+"""What is asked of an engine, in which order, and what its answers mean: once, for the blocking and the asyncio shell.
+
+A call is a generator (a flow) that yields steps and is sent their results:
+
+    Call(request)     -> Response      an ordinary exchange; raises for status >= 300
+    Open(request)     -> Link          an answer that becomes a stream; raises likewise
+    Read(link)        -> bytes         the rest of such a stream, to its end
+    Sleep(seconds)    -> None
+
+A shell performs the steps of one flow on one connection, which an Open takes away; a later step gets a new one. Links
+are the shell's: a flow only looks at `link.head`, sets `link.body`, and closes what it does not hand on.
+
+Where engines differ it is said here, and nowhere else. Source: Docker Engine API; what Docker 20.10, 26.1 and 28.5 and
+Podman 4.3, 5.4 and 5.8 were seen to do.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
+
+from ..errors import BadRequestError, ConflictError, EngineError
+from .handshake import Body, Request, Response
+from .parameters import environment, moment, quoted_name, tail_of
+from .podman import RepairedReplay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from .parameters import Moment
+
+T = TypeVar("T")
+
+#: Newest API this package was tried with; an engine's own is used where it is older.
+NEWEST_API = (1, 51)
+#: What an engine speaks that does not say.
+OLDEST_API = (1, 24)
+
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+RAW = "application/vnd.docker.raw-stream"
+
+#: An exec's exit code may come a moment after its output has ended: how often it is asked for, and how patiently.
+EXIT_POLLS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
+
+
+HALF_CLOSE_ENDS = (
+    "the engine does not pass the end of stdin on to this container (it has a TTY, or was made without StdinOnce): "
+    "it may end the session's output instead"
+)
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Send a request and take its whole answer."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Send a request whose answer becomes a stream.
+
+    Attributes:
+        is_late: the head may come only with the first bytes of the stream: do not wait for it.
+    """
+
+    request: Request
+    is_late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read a link to its end."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait, in seconds."""
+
+    seconds: float
+
+
+class Link(Protocol):
+    """A stream that a shell has opened."""
+
+    head: Response | None  # None: late
+    received: bytes  # what came with the head
+    body: Body | None
+
+    def close(self) -> None: ...
+
+
+Step = Union[Call, Open, Read, Sleep]
+Flow = Generator[Step, Any, T]
+
+
+# --- the engine ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What is known of an engine.
+
+    Attributes:
+        version: of the API to speak, as (major, minor).
+        podman: Podman's own version, or None where this is another engine.
+    """
+
+    version: tuple[int, int] = OLDEST_API
+    podman: tuple[int, ...] | None = None
+
+    def request(self, method: str, path: str, **options: Any) -> Request:
+        """Make a request of a path below the API's version."""
+        major, minor = self.version
+        return Request(method, f"/v{major}.{minor}{path}", **options)
+
+    def need(self, what: str, minor: int) -> None:
+        """Refuse what this API does not know, and would silently ignore.
+
+        Raises:
+            BadRequestError: it is older than 1.minor.
+        """
+        if self.version < (1, minor):
+            major, own = self.version
+            raise BadRequestError(f"{what} needs API 1.{minor}; this is {major}.{own}")
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """Read an API version such as "1.41".
+
+    Raises:
+        ValueError: it is none.
+    """
+    major, dot, minor = text.strip().removeprefix("v").partition(".")
+    if not (dot and major.isdecimal() and minor.isdecimal()):
+        raise ValueError(f"not an API version: {text!r}")
+    return int(major), int(minor)
+
+
+def fixed_version(asked: str | None) -> tuple[int, int] | None:
+    """Return the API version that the caller, or else DOCKER_API_VERSION, asks for."""
+    text = os.environ.get("DOCKER_API_VERSION") if asked is None else asked
+    return parse_version(text) if text else None
+
+
+def signed(request: Request, prefix: str, auth: Any) -> Request:
+    """Return the request as it is sent: below an address's own path, with what `auth` adds to its headers."""
+    request = replace(request, path=prefix + request.path)
+    return request if auth is None else replace(request, headers={**request.headers, **auth(request)})
+
+
+def negotiate(fixed: tuple[int, int] | None) -> Flow[Api]:
+    """Find out what the engine is and which API to speak with it; `fixed` stands, whatever the engine says."""
+    try:
+        headers = (yield Call(Request("GET", "/_ping"))).headers
+    except EngineError as error:
+        if fixed is None or error.status is None:
+            raise
+        headers = {}  # some proxies let nothing through but what they were told to
+    try:
+        newest = parse_version(headers.get("api-version", ""))
+    except ValueError:
+        newest = OLDEST_API
+    server = headers.get("server", "")
+    podman = None
+    if "libpod-api-version" in headers or server.startswith("Libpod/"):
+        number = server.removeprefix("Libpod/").split()[0] if server.startswith("Libpod/") else ""
+        podman = tuple(int(part) for part in number.split("-")[0].split(".") if part.isdecimal())
+    return Api(fixed or min(newest, NEWEST_API), podman)
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Opened:
+    """A session that has been opened.
+
+    Attributes:
+        link: the stream.
+        kind: "attach", "exec" or "logs".
+        path: of what it is attached to, below the API's version: /containers/NAME or /exec/ID.
+        is_raw: the stream is a TTY's, or merged: not framed.
+        is_tty: the container or exec has a TTY.
+        has_stdin: stdin was asked for.
+        closes_stdin: whether a half-close reaches the container's stdin and the output goes on; None where nobody
+            knows, or the container has no stdin anyway.
+        waiting: an answer to /wait, asked for before the container was started.
+    """
+
+    link: Any
+    kind: str
+    path: str
+    is_raw: bool
+    is_tty: bool
+    has_stdin: bool = False
+    closes_stdin: bool | None = None
+    waiting: Any = None
+
+
+def attach(
+    api: Api,
+    container: str,
+    *,
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+    stream: bool,
+    logs: bool,
+    detach_keys: str | None,
+    start: bool,
+    via: str,
+    tty: bool | None,
+) -> Flow[Opened]:
+    """Attach to a container.
+
+    One inspect tells whether it has a TTY, what a half-close will do, and whether it runs at all; with `tty` given
+    nothing is asked.
+    """
+    path = f"/containers/{quoted_name(container)}"
+    if via not in ("hijack", "websocket"):
+        raise ValueError(f'via must be "hijack" or "websocket", not {via!r}')
+    if not (stream or logs):
+        raise ValueError("neither stream nor logs: there would be nothing to read")
+    if not (stdin or stdout or stderr):
+        raise ValueError("none of stdin, stdout and stderr")
+    info: Mapping[str, Any] = {}
+    if tty is None:
+        info = yield from inspect(api, container)
+        _check_running(container, info, start=start, is_replay=logs and not stream)
+        if api.podman is not None and logs and not stream:  # it would go on streaming
+            return (yield from _logs(api, "container", path, info, _replay(stdout, stderr)))
+    is_tty = _has_tty(info) if tty is None else tty
+    query = {"stream": stream, "logs": logs, "stdin": stdin, "stdout": stdout, "stderr": stderr}
+    request = api.request("POST", f"{path}/attach", query=_flags(query), upgrade="tcp")
+    if detach_keys is not None:
+        api.need("detach_keys", 22)
+        request.query["detachKeys"] = detach_keys  # type: ignore[index]
+    link = (yield from _attach_websocket(request)) if via == "websocket" else (yield Open(request))
+    waiting = None
+    try:
+        if via == "hijack" and api.podman is not None and api.podman < (5,) and logs and not is_tty:
+            link.body = RepairedReplay()
+        if start:
+            waiting = yield from _start_waited(api, path)
+        elif _host(info).get("AutoRemove") and api.version >= (1, 30):  # afterwards there is nobody to ask
+            waiting = yield Open(api.request("POST", f"{path}/wait"))
+    except BaseException:
+        link.close()
+        raise
+    return Opened(
+        link,
+        "attach",
+        path,
+        is_raw=via == "websocket" or (is_tty and link.head.content_type != MULTIPLEXED),
+        is_tty=is_tty,
+        has_stdin=stdin,
+        closes_stdin=_closes_stdin(api, info),
+        waiting=waiting,
+    )
+
+
+def _check_running(container: str, info: Mapping[str, Any], *, start: bool, is_replay: bool) -> None:
+    """Refuse what would hang: every engine lets one attach to what has exited, and wait for its next start."""
+    status = str(_state(info).get("Status", ""))
+    if status in ("exited", "stopped", "dead", "removing") and not start and not is_replay:
+        raise ConflictError(
+            f"container {container} is {status}: an attach would wait for its next start; "
+            "start=True starts it, logs() reads what it has written"
+        )
+
+
+def _start_waited(api: Api, path: str) -> Flow[Any]:
+    """Start a container; return the link on which its exit will be told, asked for before it can happen."""
+    waiting = None
+    if api.version >= (1, 30):
+        waiting = yield Open(api.request("POST", f"{path}/wait", query={"condition": "next-exit"}))
+    try:
+        yield Call(api.request("POST", f"{path}/start"))
+    except BaseException:
+        if waiting is not None:
+            waiting.close()
+        raise
+    return waiting
+
+
+def _closes_stdin(api: Api, info: Mapping[str, Any]) -> bool | None:
+    """Say whether the half-close of an attach reaches the container and its output goes on."""
+    config = _config(info)
+    if not config.get("OpenStdin"):
+        return None
+    return not config.get("Tty") and (api.podman is not None or bool(config.get("StdinOnce")))
+
+
+def _attach_websocket(request: Request) -> Flow[Any]:
+    """Attach over a WebSocket, whose messages are the payload of all streams, merged."""
+    from .websocket import WebSocketBody, check_upgrade, upgrade_headers
+
+    headers = upgrade_headers()
+    request = replace(request, method="GET", path=f"{request.path}/ws", upgrade="websocket", headers=headers)
+    link = yield Open(request)
+    try:
+        check_upgrade(link.head, headers)
+        link.body = WebSocketBody()
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+def exec_(
+    api: Api,
+    container: str,
+    command: str | Sequence[str],
+    *,
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+    tty: bool,
+    size: tuple[int, int] | None,
+    env: Mapping[str, str] | Iterable[str] | None,
+    user: str,
+    workdir: str | None,
+    privileged: bool,
+    detach_keys: str | None,
+) -> Flow[Opened]:
+    """Run a command in a running container."""
+    if not (stdin or stdout or stderr):
+        raise ValueError("none of stdin, stdout and stderr")
+    words = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
+    if not words:
+        raise ValueError("an empty command")
+    config: dict[str, Any] = {
+        "Cmd": words,
+        "AttachStdin": stdin,
+        "AttachStdout": stdout,
+        "AttachStderr": stderr,
+        "Tty": tty,
+        "User": user,
+        "Privileged": privileged,
+    }
+    variables = environment(env)
+    if variables:
+        api.need("env", 25)
+        config["Env"] = variables
+    if workdir is not None:
+        api.need("workdir", 35)
+        config["WorkingDir"] = workdir
+    if detach_keys is not None:
+        api.need("detach_keys", 22)
+        config["DetachKeys"] = detach_keys
+    start: dict[str, Any] = {"Detach": False, "Tty": tty}  # Docker frames by this one's Tty, Podman by the other's
+    takes_size = api.podman is None and api.version >= (1, 42)
+    if size is not None and tty and takes_size:
+        config["ConsoleSize"] = start["ConsoleSize"] = list(_console(*size))
+    made = yield Call(api.request("POST", f"/containers/{quoted_name(container)}/exec", body=config))
+    path = f"/exec/{quoted_name(str(made.json()['Id']))}"
+    link = yield Open(api.request("POST", f"{path}/start", body=start, upgrade="tcp"))
+    if size is not None and tty and not takes_size:  # before the start Docker would wait ten seconds
+        try:
+            yield from resize(api, path, *size)
+        except EngineError:  # it has ended already
+            pass
+        except BaseException:
+            link.close()
+            raise
+    return Opened(
+        link,
+        "exec",
+        path,
+        is_raw=tty and link.head.content_type != MULTIPLEXED,
+        is_tty=tty,
+        has_stdin=stdin,
+        closes_stdin=stdin and not tty,
+    )
+
+
+def logs(
+    api: Api,
+    name: str,
+    *,
+    of: str,
+    stdout: bool,
+    stderr: bool,
+    follow: bool,
+    since: Moment | None,
+    until: Moment | None,
+    tail: int | str,
+    timestamps: bool,
+    details: bool,
+    tty: bool | None,
+) -> Flow[Opened]:
+    """Read the log of a container, a service or a task."""
+    minor = {"container": 0, "service": 25, "task": 29}.get(of)
+    if minor is None:
+        raise ValueError(f'of must be "container", "service" or "task", not {of!r}')
+    api.need(f"the log of a {of}", minor)
+    if not (stdout or stderr):
+        raise ValueError("neither stdout nor stderr")
+    query = _flags(
+        {"stdout": stdout, "stderr": stderr, "follow": follow, "timestamps": timestamps, "details": details}
+    )
+    query["tail"] = tail_of(tail)
+    if details:
+        api.need("details", 23)
+    if since is not None:
+        query["since"] = moment(since)
+    if until is not None:
+        if of != "container":
+            raise ValueError(f"the log of a {of} knows no until")
+        api.need("until", 35)
+        query["until"] = moment(until)
+    path = f"/{of}s/{quoted_name(name)}"
+    info: Mapping[str, Any] = {} if tty is None else {"Config": {"Tty": tty}}
+    if tty is None and not _tells_framing(api):
+        info = (yield Call(api.request("GET", path + ("/json" if of == "container" else "")))).json()
+    return (yield from _logs(api, of, path, info, query))
+
+
+def _logs(api: Api, of: str, path: str, info: Mapping[str, Any], query: dict[str, str]) -> Flow[Opened]:
+    """Read a log; over HTTP/1.0, where it comes without a chunk of HTTP around each frame."""
+    request = api.request("GET", f"{path}/logs", query=query, is_http10=True)
+    # Podman 4 sends the head only with the first byte of output
+    is_late = api.podman is not None and api.podman < (5,) and query["follow"] == "1"
+    try:
+        link = yield Open(request, is_late)
+    except EngineError as error:
+        if error.status not in (426, 505):
+            raise
+        link = yield Open(replace(request, is_http10=False), is_late)
+    try:
+        content_type = "" if link.head is None else link.head.content_type
+        if not info and not (_tells_framing(api) and content_type in (MULTIPLEXED, RAW)):
+            info = (yield Call(api.request("GET", path + ("/json" if of == "container" else "")))).json()
+        is_tty = _has_tty(info) if info else content_type == RAW
+    except BaseException:
+        link.close()
+        raise
+    return Opened(link, "logs", path, is_raw=is_tty and content_type != MULTIPLEXED, is_tty=is_tty)
+
+
+def _tells_framing(api: Api) -> bool:
+    """Say whether the Content-Type of a log can be believed."""
+    return api.podman is None and api.version >= (1, 42)
+
+
+def _replay(stdout: bool, stderr: bool) -> dict[str, str]:
+    flags = {"stdout": stdout, "stderr": stderr, "follow": False, "timestamps": False, "details": False}
+    return _flags(flags) | {"tail": "all"}
+
+
+
+# --- everything else -------------------------------------------------------------------------------------------------
+
+
+def inspect(api: Api, container: str) -> Flow[dict[str, Any]]:
+    """Return what the engine knows of a container."""
+    info: dict[str, Any] = (yield Call(api.request("GET", f"/containers/{quoted_name(container)}/json"))).json()
+    return info
+
+
+def plain(request: Request) -> Flow[Response]:
+    """Make one exchange."""
+    response: Response = yield Call(request)
+    return response
+
+
+def resize(api: Api, path: str, height: int, width: int) -> Flow[None]:
+    """Tell the TTY of a container or exec how large its terminal is, in characters."""
+    rows, columns = _console(height, width)
+    yield Call(api.request("POST", f"{path}/resize", query={"h": str(rows), "w": str(columns)}))
+
+
+def open_wait(api: Api, path: str, condition: str) -> Flow[Any]:
+    """Ask for a container's exit; the answer comes on the link when it happens."""
+    if condition not in ("not-running", "next-exit", "removed"):
+        raise ValueError(f"not a condition to wait for: {condition!r}")
+    query = {"condition": condition} if api.version >= (1, 30) else {}
+    return (yield Open(api.request("POST", f"{path}/wait", query=query), is_late=True))
+
+
+def read_wait(waiting: Any) -> Flow[int]:
+    """Wait for a container's exit; return its code.
+
+    Raises:
+        EngineError: the engine could not wait to the end.
+    """
+    body = yield Read(waiting)
+    answer = Response(200, "OK", {}, body).json()
+    error = answer.get("Error")
+    if error and error.get("Message"):
+        raise EngineError(str(error["Message"]))
+    return int(answer["StatusCode"])
+
+
+def wait(api: Api, opened: Opened) -> Flow[int]:
+    """Wait for the exit of what a session is attached to."""
+    if opened.kind == "exec":
+        code = yield from exec_exit(api, opened.path)
+        assert code is not None
+        return code
+    if opened.kind != "attach":
+        raise ValueError("a log has no exit to wait for")
+    if opened.waiting is None:
+        opened.waiting = yield from open_wait(api, opened.path, "not-running")
+    return (yield from read_wait(opened.waiting))
+
+
+def exec_exit(api: Api, path: str, *, patience: int | None = None) -> Flow[int | None]:
+    """Return the exit code of an exec, as soon as there is one.
+
+    Args:
+        api: the engine's.
+        path: /exec/ID.
+        patience: how often to ask; then None is returned. None asks for ever.
+    """
+    count = 0
+    while patience is None or count < patience:
+        delay = EXIT_POLLS[min(count, len(EXIT_POLLS) - 1)]
+        if delay:
+            yield Sleep(delay)
+        info = (yield Call(api.request("GET", f"{path}/json"))).json()
+        if not info["Running"] and info["ExitCode"] is not None:
+            return int(info["ExitCode"])
+        count += 1
+    return None
+
+
+def _flags(flags: Mapping[str, bool]) -> dict[str, str]:
+    return {name: "1" if flag else "0" for name, flag in flags.items()}
+
+
+def _console(height: int, width: int) -> tuple[int, int]:
+    for number in (height, width):
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise TypeError("height and width of a terminal are whole numbers of characters")
+        if not 0 <= number <= 0xFFFF:
+            raise ValueError(f"height and width of a terminal are 0..65535, not {number}")
+    return height, width
+
+
+def _state(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    state: Mapping[str, Any] = info.get("State") or {}
+    return state
+
+
+def _config(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    config: Mapping[str, Any] = info.get("Config") or {}
+    return config
+
+
+def _host(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    host: Mapping[str, Any] = info.get("HostConfig") or {}
+    return host
+
+
+def _has_tty(info: Mapping[str, Any]) -> bool:
+    """Say whether a container, a service or a task has a TTY, by its inspect."""
+    spec = info.get("Spec") or {}
+    container = (spec.get("TaskTemplate") or spec).get("ContainerSpec") or {}
+    return bool(_config(info).get("Tty") or container.get("TTY"))

@@ -1,0 +1,354 @@
+"""HTTP up to the hijack, without any I/O: requests out, answers in, and the connection handed over at the end.
+
+    Request, Response        what is asked and what is answered
+    Conversation             the HTTP side of one connection: one exchange after the other; the last may end in a stream
+    Body                     what stands between a connection's bytes and the stream: nothing at all (None) after a hijack
+                             or an answer that lasts until the connection's end, HTTP chunks otherwise
+
+h11 does the parsing. What came in the same packet as the head of an answer belongs to the stream and is handed over with
+it. An answer's head has a cap, as has the body of an answer that is not a stream; redirects are never followed.
+
+Source: RFC 9112; Docker Engine API, "Attach to a container", hijacking.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+import h11
+
+from .. import __version__
+from ..errors import (
+    BadRequestError,
+    ConflictError,
+    ConnectionLostError,
+    EngineError,
+    HandshakeError,
+    NotFoundError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from typing_extensions import Buffer
+
+__all__ = ["Body", "Conversation", "LateBody", "Request", "Response"]
+
+MAX_HEAD_SIZE = 64 * 1024
+MAX_BODY_SIZE = 64 * 1024 * 1024  #: of an answer that is not a stream; the largest inspect seen is a few hundred KiB
+MAX_INTERIM = 32  #: 1xx answers before the one that counts
+MAX_MESSAGE_SIZE = 16 * 1024  #: of a server's error text that an exception keeps
+
+_ERRORS = {400: BadRequestError, 404: NotFoundError, 409: ConflictError}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request.
+
+    Attributes:
+        method: GET, POST and so on.
+        path: quoted, beginning with a slash.
+        query: parameters, not quoted yet.
+        headers: beyond Host, User-Agent and those of the body and the upgrade.
+        body: bytes, or what json can say, or None.
+        upgrade: what the connection is to become: "tcp" (hijack), "websocket", or nothing.
+        is_http10: send it as HTTP/1.0, which an engine answers without HTTP chunks.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    upgrade: str = ""
+    is_http10: bool = False
+
+    @property
+    def target(self) -> str:
+        """Path and query, as they stand in the request line."""
+        return f"{self.path}?{urlencode(self.query, quote_via=quote)}" if self.query else self.path
+
+    @property
+    def content(self) -> bytes:
+        """The body's bytes."""
+        if self.body is None:
+            return b""
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+    def all_headers(self, host: str) -> list[tuple[str, str]]:
+        """List the headers as they are sent."""
+        headers = {"Host": host, "User-Agent": f"muxframe/{__version__}"}
+        if self.body is not None and not isinstance(self.body, bytes):
+            headers["Content-Type"] = "application/json"
+        if self.upgrade:
+            headers |= {"Connection": "Upgrade", "Upgrade": self.upgrade}
+        if self.method != "GET" or self.content:
+            headers["Content-Length"] = str(len(self.content))
+        return list((headers | dict(self.headers)).items())
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The answer to a Request.
+
+    Attributes:
+        status: 101 or 200..599.
+        reason: its reason phrase.
+        headers: by lower-case name.
+        body: empty where the answer became a stream.
+    """
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+    @property
+    def content_type(self) -> str:
+        """The media type without its parameters, in lower case; empty where the answer has none."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def json(self) -> Any:
+        """Return what the body says.
+
+        Raises:
+            HandshakeError: it is no JSON.
+        """
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            raise HandshakeError(f"the answer is no JSON: {error}", self.status, self.reason) from None
+
+    def check(self) -> None:
+        """Raise what an answer that is no success stands for.
+
+        Raises:
+            NotFoundError, ConflictError, BadRequestError, EngineError: by status; HandshakeError for a redirect.
+        """
+        if self.status < 300:
+            return
+        message = self._message()
+        if self.status < 400:
+            location = self.headers.get("location", "nowhere")
+            raise HandshakeError(f"redirected to {location}, which is not followed", self.status, self.reason)
+        kind = _ERRORS.get(self.status, EngineError)
+        if kind is EngineError and "container state improper" in message:  # Podman's 500 is the others' 409
+            kind = ConflictError
+        raise kind(message, self.status, self.reason)
+
+    def _message(self) -> str:
+        """Find the server's own words: {"message"} of JSON, with Podman's "cause", or plain text."""
+        text = self.body[:MAX_MESSAGE_SIZE].decode("utf-8", "replace").strip()
+        try:
+            answer = json.loads(self.body)
+            message = str(answer["message"])
+        except (ValueError, LookupError, TypeError):
+            return text or "the engine said no more"
+        cause = str(answer.get("cause") or "")
+        return message if cause in message else f"{message}: {cause}"
+
+
+class Body:
+    """What stands between the bytes of a connection and those of the stream it carries.
+
+    Attributes:
+        is_over: the stream has ended, whether or not the connection has.
+    """
+
+    is_over = False
+
+    def feed(self, data: Buffer) -> bytes:
+        """Take bytes off the connection (none: it has ended) and return those of the stream.
+
+        Raises:
+            ConnectionLostError: the connection ended before the stream did.
+        """
+        raise NotImplementedError
+
+    def outgoing(self) -> bytes:
+        """Return what must be sent in answer to what was fed."""
+        return b""
+
+    def pack(self, data: bytes) -> bytes:
+        """Return what carries data to the other side."""
+        return data
+
+    def pack_eof(self) -> bytes | None:
+        """Return what says that no more will be written; None: closing the connection's write side says it."""
+        return None
+
+
+class _HttpBody(Body):
+    """Chunked, or of a known length."""
+
+    def __init__(self, connection: h11.Connection) -> None:
+        self._connection = connection
+
+    def feed(self, data: Buffer) -> bytes:
+        try:
+            if not self.is_over:
+                self._connection.receive_data(bytes(data))
+            return self.held()
+        except h11.RemoteProtocolError as error:
+            raise ConnectionLostError(f"the answer broke off: {error}") from None
+
+    def held(self) -> bytes:
+        """Return what has come with the head."""
+        parts: list[bytes] = []
+        while not self.is_over and (event := self._connection.next_event()) is not h11.NEED_DATA:
+            if isinstance(event, h11.Data):
+                parts.append(bytes(event.data))
+            else:
+                self.is_over = True
+        return b"".join(parts)
+
+
+class Conversation:
+    """The HTTP side of one connection.
+
+    Give `send`'s bytes to the other side and what comes from there to `receive`, until `is_complete` (or, of an answer
+    that is to become a stream, until `is_stream`). Then send the next request if `is_reusable`, or `take_over`.
+
+    Args:
+        host: the Host header.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_SIZE)
+        self._wants_stream = False
+        self._interim = 0
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._head: Response | None = None
+        self.is_complete = False
+
+    @property
+    def is_stream(self) -> bool:
+        """The head is there, and what follows is a stream."""
+        return self._wants_stream and self._head is not None and self._head.status < 300
+
+    @property
+    def is_reusable(self) -> bool:
+        """Say whether another request can be sent on the connection."""
+        return self.is_complete and self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE
+
+    @property
+    def response(self) -> Response:
+        """The answer, whole if it is no stream."""
+        assert self._head is not None
+        head = self._head
+        return Response(head.status, head.reason, head.headers, b"".join(self._body))
+
+    def send(self, request: Request, *, stream: bool = False) -> bytes:
+        """Begin an exchange; return the bytes to send.
+
+        Args:
+            request: what to ask for.
+            stream: what follows the head of a success is a stream.
+        """
+        if self._connection.our_state is not h11.IDLE:
+            self._connection.start_next_cycle()
+        self._wants_stream = stream
+        self._interim, self._body, self._body_size = 0, [], 0
+        self._head, self.is_complete = None, False
+        content = request.content
+        try:
+            head = h11.Request(method=request.method, target=request.target, headers=request.all_headers(self._host))
+            wire = self._connection.send(head) or b""
+            wire += (self._connection.send(h11.Data(data=content)) or b"") if content else b""
+            wire += self._connection.send(h11.EndOfMessage()) or b""
+        except h11.LocalProtocolError as error:
+            raise ValueError(f"cannot be said in HTTP: {error}") from None
+        if request.is_http10:  # h11 writes 1.1 only, and reads both
+            wire = wire.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1)
+        return wire
+
+    def receive(self, data: Buffer) -> None:
+        """Take bytes off the connection; none: it has ended.
+
+        Raises:
+            HandshakeError: this is no HTTP, or has no end.
+            ConnectionLostError: the connection ended before the answer did.
+        """
+        try:
+            self._connection.receive_data(bytes(data))
+            while not self.is_complete and not self.is_stream:
+                event = self._connection.next_event()
+                if event is h11.NEED_DATA:
+                    break
+                self._take(event)
+        except h11.RemoteProtocolError as error:
+            if not data:
+                raise ConnectionLostError("the connection ended before the answer did") from None
+            raise HandshakeError(f"the answer is not usable HTTP: {error}") from None
+
+    def _take(self, event: Any) -> None:
+        if isinstance(event, h11.InformationalResponse) and event.status_code != 101:
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise HandshakeError(f"more than {MAX_INTERIM} interim answers")
+        elif isinstance(event, (h11.Response, h11.InformationalResponse)):
+            headers: dict[str, str] = {}
+            for name, value in event.headers:
+                headers[name.decode("ascii")] = value.decode("latin-1")
+            self._head = Response(event.status_code, bytes(event.reason).decode("latin-1"), headers)
+            if event.status_code == 101 and not self._wants_stream:
+                raise HandshakeError("the engine switched protocols unasked", 101, self._head.reason)
+        elif isinstance(event, h11.Data):
+            self._body_size += len(event.data)
+            if self._body_size > MAX_BODY_SIZE:
+                raise HandshakeError(f"the answer's body is larger than {MAX_BODY_SIZE} bytes")
+            self._body.append(bytes(event.data))
+        elif isinstance(event, h11.EndOfMessage):
+            self.is_complete = True
+        else:
+            raise ConnectionLostError("the connection ended without an answer")
+
+    def take_over(self) -> tuple[bytes, Body | None]:
+        """Leave HTTP: return what has come of the stream already, and what stands before the rest."""
+        assert self._head is not None
+        headers = self._head.headers
+        if self._head.status == 101 or not ("transfer-encoding" in headers or "content-length" in headers):
+            return self._connection.trailing_data[0], None
+        body = _HttpBody(self._connection)
+        return body.held(), body
+
+
+class LateBody(Body):
+    """An answer whose head is still to come: with the first bytes of the stream.
+
+    Args:
+        conversation: a request has been sent.
+    """
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._has_begun = False
+        self._inner: Body | None = None
+
+    def feed(self, data: Buffer) -> bytes:
+        """Take bytes off the connection.
+
+        Raises:
+            EngineError: the engine refused after all.
+            HandshakeError, ConnectionLostError: as `Conversation.receive`.
+        """
+        if not self._has_begun:
+            self._conversation.receive(data)
+            if not self._conversation.is_stream:
+                if self._conversation.is_complete:
+                    self._conversation.response.check()
+                return b""
+            self._has_begun = True
+            received, self._inner = self._conversation.take_over()
+        elif self._inner is None:
+            return bytes(data)
+        else:
+            received = self._inner.feed(data)
+        self.is_over = self._inner is not None and self._inner.is_over
+        return received

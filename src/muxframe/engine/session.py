@@ -1,0 +1,674 @@
+"""The blocking shell: `connect`, `Engine` and `Session`.
+
+Here bytes are moved and time is kept; what they mean is decided in calls.py and handshake.py.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .._framing import Demuxer, Frame, FrameReader
+from .._framing_py import check_limit, check_truncated, readable
+from ..copying import copy_on
+from ..errors import ConnectionLostError, DaemonError, FramingError, MuxframeError, TruncatedStreamError
+from ..protocol import Chunk, Copied, Demuxed, Stream, Truncated
+from ..sources import Source, open_source
+from . import calls
+from .base import DEFAULT_TIMEOUT, EngineBase, SessionBase
+from .dial import dial
+from .endpoint import describe_failures, find_endpoints
+from .handshake import Conversation, LateBody, Request, Response
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator, Mapping
+    from typing import Literal, Self
+
+    from typing_extensions import Buffer
+
+    from ..sinks import AnySink
+    from .calls import Flow, Opened, Step
+    from .dial import Connection
+    from .endpoint import Endpoint
+    from .handshake import Body
+
+__all__ = ["Engine", "Session", "connect"]
+
+#: Seconds between reads of a log that comes in small pieces: engines write each frame by itself.
+LOG_DELAY = 0.0005
+
+RECEIVE_SIZE = 64 * 1024
+
+T = TypeVar("T")
+
+
+def connect(
+    host: str | None = None,
+    *,
+    context: str | None = None,
+    tls: None | bool | str | ssl.SSLContext = None,
+    api_version: str | None = None,
+    auth: Any = None,
+    timeout: float | None = DEFAULT_TIMEOUT,
+) -> Engine:
+    """Find an engine and agree on the version of its API.
+
+    The engine is the one that `host` names, else `context`, DOCKER_HOST, DOCKER_CONTEXT, the current context of Docker's
+    configuration, else the first default socket that answers: Docker's, then Podman's (rootful, rootless).
+
+    Args:
+        host: unix:///path, tcp://host:port, http(s)://host:port/prefix, ssh://user@host/path, npipe:////./pipe/name, or
+            the path of a socket.
+        context: a Docker context's name.
+        tls: True verifies with the system's authorities or those in DOCKER_CERT_PATH, a path names a directory with
+            ca.pem, cert.pem and key.pem, an ssl.SSLContext is used as it is, False is none. None: as environment,
+            context or scheme say.
+        api_version: speak this one ("1.41"); None takes DOCKER_API_VERSION or the newest that both know.
+        auth: called with each Request, returns headers to add: for proxies that want a token or a signature.
+        timeout: seconds for connecting and for each answer that is not a stream; None waits for ever.
+
+    Raises:
+        ConnectionLostError: there is none; the text lists what was tried.
+        EngineError: it does not want to talk.
+        TimeoutError: it did not answer in time.
+        ValueError, OSError: an address, a context or a certificate is not one.
+    """
+    fixed = calls.fixed_version(api_version)
+    failures = []
+    for endpoint in find_endpoints(host, context=context, tls=tls):
+        engine = Engine(endpoint, calls.Api(), auth=auth, timeout=timeout)
+        try:
+            engine._api = engine._run(calls.negotiate(fixed))
+        except (ConnectionLostError, TimeoutError) as error:
+            failures.append((endpoint, error))
+        else:
+            return engine
+    if len(failures) == 1:
+        raise failures[0][1]
+    raise ConnectionLostError(describe_failures(failures))
+
+
+class Engine(EngineBase["Session"]):
+    """A container engine: what `connect` returns. It holds no connection; each call makes its own.
+
+    Safe to use from several threads.
+    """
+
+    def _open(self, flow: Flow[Opened], max_frame_size: int | None, truncated: Truncated) -> Session:
+        check_limit(max_frame_size)
+        check_truncated(truncated)
+        return Session(self, self._run(flow), max_frame_size, truncated)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: there is nothing to close."""
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        """Return what the engine knows of a container."""
+        return self._run(calls.inspect(self._api, container))
+
+    def start(self, container: str) -> None:
+        """Start a container; nothing happens if it runs. To see all of its output use `attach(..., start=True)`."""
+        self.request("POST", f"/containers/{calls.quoted_name(container)}/start")
+
+    def kill(self, container: str, signal: str = "KILL") -> None:
+        """Send a signal to a container's main process."""
+        self.request("POST", f"/containers/{calls.quoted_name(container)}/kill", query={"signal": signal})
+
+    def resize(self, container: str, height: int, width: int) -> None:
+        """Tell a container's TTY how large its terminal is, in characters."""
+        self._run(calls.resize(self._api, f"/containers/{calls.quoted_name(container)}", height, width))
+
+    def wait(
+        self,
+        container: str,
+        condition: Literal["not-running", "next-exit", "removed"] = "not-running",
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Wait for a container's exit; return its exit code.
+
+        Args:
+            container: name or id.
+            condition: what to wait for. One that was never started is "not-running" at once.
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: it has not happened in time.
+        """
+        path = f"/containers/{calls.quoted_name(container)}"
+        waiting = self._run(calls.open_wait(self._api, path, condition))
+        try:
+            return self._run(calls.read_wait(waiting), timeout)
+        finally:
+            waiting.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Ask for anything else that the API offers.
+
+        Args:
+            method: GET, POST and so on.
+            path: below the version: "/containers/json".
+            query: parameters, not quoted.
+            body: bytes, or what is sent as JSON.
+            headers: beyond the usual.
+
+        Returns:
+            The answer, whole, of status 200..299.
+
+        Raises:
+            EngineError: or one of its kinds, for any other status.
+        """
+        request = self._api.request(method, path, query=query or {}, body=body, headers=headers or {})
+        return self._run(calls.plain(request))
+
+    def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
+        """Perform a flow's steps, on one connection as long as that is possible.
+
+        Args:
+            flow: one of calls.py.
+            timeout: seconds for the whole; -1: the engine's timeout for each exchange.
+        """
+        run = _Run(self, None if timeout == -1 else _Deadline(timeout))
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = run.perform(step)
+                except BaseException as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        finally:
+            run.close()
+
+
+class _Run:
+    """The connection on which the steps of one flow are performed."""
+
+    def __init__(self, engine: Engine, deadline: _Deadline | None) -> None:
+        self._engine = engine
+        self._deadline = deadline
+        self._connection: Connection | None = None
+        self._conversation: Conversation | None = None
+
+    def perform(self, step: Step) -> Any:
+        deadline = self._deadline or _Deadline(self._engine._timeout)
+        if isinstance(step, calls.Sleep):
+            left = deadline.left()
+            return time.sleep(step.seconds if left is None else min(step.seconds, left))
+        if isinstance(step, calls.Read):
+            return step.link.read_rest(deadline)
+        return self._exchange(step, deadline)
+
+    def _exchange(self, step: calls.Call | calls.Open, deadline: _Deadline) -> Any:
+        if self._conversation is None or not self._conversation.is_reusable:
+            self.close()
+            self._connection = dial(self._engine._endpoint, deadline.left())
+            self._conversation = Conversation(self._engine._endpoint.host_header)
+        connection, conversation = self._connection, self._conversation
+        assert connection is not None
+        is_open = isinstance(step, calls.Open)
+        request = calls.signed(step.request, self._engine._endpoint.prefix, self._engine._auth)
+        _send(connection, conversation.send(request, stream=is_open), deadline)
+        if is_open and step.is_late:
+            return self._hand_over(Link(connection, None, b"", LateBody(conversation)))
+        buffer = memoryview(bytearray(RECEIVE_SIZE))
+        while not conversation.is_complete:
+            conversation.receive(buffer[: _receive(connection, buffer, deadline)])
+            if conversation.is_stream:
+                return self._hand_over(Link(connection, conversation.response, *conversation.take_over()))
+        conversation.response.check()
+        return conversation.response
+
+    def _hand_over(self, link: Link) -> Link:
+        self._connection = self._conversation = None
+        link.connection.settimeout(None)
+        return link
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._conversation = None
+
+
+class _Deadline:
+    """A point in time that one exchange must not go beyond."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    def left(self) -> float | None:
+        """Return the seconds that are left; None: any number.
+
+        Raises:
+            TimeoutError: none are.
+        """
+        if self._end is None:
+            return None
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the engine did not answer in time")
+        return left
+
+
+def _send(connection: Connection, data: bytes, deadline: _Deadline) -> None:
+    view = memoryview(data)
+    while view:
+        connection.settimeout(deadline.left())
+        view = view[connection.send(view) :]
+
+
+def _receive(connection: Connection, buffer: memoryview, deadline: _Deadline) -> int:
+    connection.settimeout(deadline.left())
+    return connection.recv_into(buffer)
+
+
+class Link(Source):
+    """A stream that an engine has opened: its connection, and what stands between that and the stream's own bytes."""
+
+    def __init__(self, connection: Connection, head: Response | None, received: bytes, body: Body | None) -> None:
+        self.connection = connection
+        self.head = head
+        self.received = memoryview(received)
+        self.body = body
+        self.is_over = False
+        self.is_closed = False
+
+    @property
+    def descriptor(self) -> int | None:  # type: ignore[override]
+        """What can be read without further ado."""
+        return None if self.body is not None or self.is_closed else self.connection.descriptor
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        while not self.received and not self.is_over:
+            if self.body is None:
+                return self._receive(buffer)
+            self._feed(buffer)
+        size = min(len(buffer), len(self.received))
+        buffer[:size] = self.received[:size]
+        self.received = self.received[size:]
+        return size
+
+    def _feed(self, buffer: memoryview) -> None:
+        """Receive what has to be unpacked; buffer is only lent."""
+        assert self.body is not None
+        if self.body.is_over:
+            self.is_over = True
+            return
+        size = self._receive(buffer)
+        if self.is_closed:
+            return
+        self.received = memoryview(self.body.feed(buffer[:size]))
+        answer = self.body.outgoing()
+        if answer:
+            self.write(answer)
+
+    def _receive(self, buffer: memoryview) -> int:
+        """Receive some bytes; none at the end, and when this end has been closed."""
+        try:
+            size = self.connection.recv_into(buffer)
+        except (OSError, ValueError) as error:  # ValueError: the connection is closed
+            if isinstance(error, OSError) and is_timeout(error) and not self.is_closed:
+                raise
+            self.is_over = True
+            if self.is_closed:
+                return 0
+            raise lost(error) from error
+        self.is_over = not size
+        return size
+
+    def read_rest(self, deadline: _Deadline) -> bytes:
+        """Read to the end; what has come before a timeout is there for the next call."""
+        buffer = memoryview(bytearray(RECEIVE_SIZE))
+        if not hasattr(self, "_rest"):
+            self._rest = bytearray()
+        while True:
+            self.connection.settimeout(deadline.left())
+            size = self.readinto(buffer)
+            if not size:
+                return bytes(self._rest)
+            self._rest += buffer[:size]
+
+    def write(self, data: Buffer) -> None:
+        """Send all of data.
+
+        Raises:
+            TimeoutError: its `characters_written` says how much was sent.
+        """
+        view = memoryview(data)
+        size = len(view)
+        try:
+            while view:
+                view = view[self.connection.send(view) :]
+        except OSError as error:
+            if not is_timeout(error):
+                raise lost(error) from error
+            error.characters_written = size - len(view)  # type: ignore[attr-defined]
+            raise
+
+    def close(self) -> None:
+        """Close the connection. Whoever is blocked on it is woken first."""
+        self.is_closed = True
+        self.connection.close()
+
+
+def is_timeout(error: OSError) -> bool:
+    """Say whether a timeout of ours has passed; the system's (ETIMEDOUT) means that the connection is dead."""
+    return isinstance(error, TimeoutError) and error.errno is None
+
+
+def lost(error: Exception) -> ConnectionLostError:
+    """Say that the connection broke."""
+    if isinstance(error, ConnectionLostError):
+        return error
+    return ConnectionLostError(f"the connection to the engine broke: {error}")
+
+
+class Session(SessionBase):
+    """One stream of an engine's: what `attach`, `exec` and `logs` return. A context manager.
+
+    Read it in one way: as whole frames (`for frame in session`), as `lines`, or as payload as it comes (`chunks`,
+    `copy_to`, `read_all`, which can follow one another). One thread may read while another writes. Nothing is read
+    ahead: who does not read holds the container up.
+
+    A timeout leaves the session as it was: call again. Reading ends where the stream ends, or the session is closed.
+
+    Attributes:
+        tty, stream_type, exit_code: see SessionBase.
+    """
+
+    def __init__(self, engine: Engine, opened: Opened, max_frame_size: int | None, truncated: Truncated) -> None:
+        super().__init__(opened)
+        self._engine = engine
+        self._link: Link = opened.link
+        self._truncated = truncated
+        self._frames: Iterator[Frame] = FrameReader(
+            self._link.readinto, max_frame_size=max_frame_size, truncated=truncated
+        )
+        self._demuxer = Demuxer(raw=opened.is_raw)
+        self._waiting: deque[Chunk] = deque()  # decoded and not taken yet
+        self._collected = (bytearray(), bytearray())  # by read_all, if it was interrupted
+        self._reading = threading.Lock()
+        self._writing = threading.Lock()
+        self._unsent = b""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Reading.
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Frame:
+        """Return the next whole frame; of a raw stream the next piece, as it came.
+
+        Raises:
+            FramingError, DaemonError: as `muxframe.frames`.
+            ConnectionLostError: the connection broke.
+            TimeoutError: nothing came in `timeout` seconds.
+            RuntimeError: the session is read in another way.
+        """
+        self._choose("frames")
+        if self._opened.is_raw:
+            return Frame(*self._next_chunk())
+        with self._reading:
+            try:
+                return next(self._frames)
+            except StopIteration:
+                self._finish()
+                raise
+            except TruncatedStreamError:
+                if not self.closed:
+                    raise
+                raise StopIteration from None
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Iterate over the payload as it comes: (stream, bytes).
+
+        Raises:
+            FramingError, DaemonError, ConnectionLostError, TimeoutError, RuntimeError: by iteration, as iteration over
+                the session does; what came before is delivered first.
+        """
+        self._choose("payload")
+        return _Chunks(self)
+
+    def copy_to(self, stdout: AnySink, stderr: AnySink = None, /, *, delay: float | None = None) -> Copied:
+        """Copy the rest of the payload to two sinks, as `muxframe.copy` does.
+
+        Args:
+            stdout, stderr: as for `muxframe.copy`.
+            delay: seconds to wait between reads while there is more to come, so that bytes gather: see `muxframe.copy`.
+                None is 0.0005 for logs, 0 otherwise.
+
+        Returns:
+            What was delivered by this call.
+
+        Raises:
+            FramingError, DaemonError, SinkError: as `muxframe.copy`. After a SinkError deliver what is in its
+                `undelivered`, then call again.
+            ConnectionLostError: the connection broke; what came before is delivered.
+            TimeoutError: nothing came in `timeout` seconds; call again to go on.
+            RuntimeError: the session is read in another way.
+        """
+        self._choose("payload")
+        if delay is None:
+            delay = LOG_DELAY if self._opened.kind == "logs" else 0.0
+        with self._reading:
+            if self._is_over or self.closed:
+                return copy_on(open_source(b""), Demuxer(), stdout, stderr, waiting=self._waiting)
+            try:
+                with self._link.connection.hold:
+                    copied = copy_on(
+                        self._link,
+                        self._demuxer,
+                        stdout,
+                        stderr,
+                        truncated=self._truncated,
+                        delay=delay,
+                        waiting=self._waiting,
+                    )
+            except TruncatedStreamError as fault:
+                if not self.closed or not isinstance(fault.delivered, Copied):
+                    raise
+                copied = fault.delivered
+            except ConnectionError as error:
+                raise lost(error) from error
+            self._finish()
+            return copied
+
+    def read_all(self) -> Demuxed:
+        """Read the rest of the payload into memory.
+
+        Returns:
+            (stdout, stderr); what an earlier call had read before it raised TimeoutError is in it.
+
+        Raises:
+            FramingError, DaemonError: what came before is in `exc.chunks`.
+            ConnectionLostError, TimeoutError, RuntimeError: as `copy_to`; call again for what came before.
+        """
+        stdout, stderr = self._collected
+        try:
+            self.copy_to(stdout, stderr)
+        except (FramingError, DaemonError) as fault:
+            fault.chunks = [
+                (stream, bytes(data)) for stream, data in zip((Stream.STDOUT, Stream.STDERR), self._collected) if data
+            ]
+            raise
+        self._collected = (bytearray(), bytearray())
+        return Demuxed(bytes(stdout), bytes(stderr))
+
+    def _next_chunk(self) -> Chunk:
+        with self._reading:
+            while not self._waiting:
+                self._receive_chunks()
+            return self._waiting.popleft()
+
+    def _receive_chunks(self) -> None:
+        if self._is_over:
+            raise StopIteration
+        self._demuxer.feed(b"")  # raises what it has raised before
+        try:
+            size = self._link.readinto(self._demuxer.get_buffer())
+            if size:
+                self._waiting += self._demuxer.buffer_updated(size)
+                return
+            self._demuxer.feed_eof()
+        except (FramingError, DaemonError) as fault:
+            self._waiting += fault.chunks
+            if not (isinstance(fault, TruncatedStreamError) and (self._truncated == "ignore" or self.closed)):
+                if not self._waiting:  # otherwise the next call raises it
+                    raise
+                return
+        self._finish()
+        raise StopIteration
+
+    def _finish(self) -> None:
+        """The output has ended: let the connection go, and learn an exec's exit code."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self.closed:
+            return
+        self._link.connection.close()
+        if self._opened.kind == "exec" and self.exit_code is None:
+            flow = calls.exec_exit(self._engine._api, self._opened.path, patience=len(calls.EXIT_POLLS))
+            try:
+                self.exit_code = self._engine._run(flow)
+            except (OSError, MuxframeError):  # `wait` says why
+                pass
+
+    # Writing.
+
+    def write(self, data: Buffer, /) -> int:
+        """Write to stdin, all of data.
+
+        Args:
+            data: C-contiguous bytes-like object.
+
+        Returns:
+            Its size in bytes.
+
+        Raises:
+            ValueError: the session has no stdin, or it is closed.
+            ConnectionLostError: nobody is there to take it.
+            TimeoutError: it was not taken within `timeout` seconds; `exc.characters_written` bytes of it were.
+        """
+        self._check_stdin()
+        with self._writing, readable(data) as view:
+            if self._link.body is None:
+                self._link.write(view)
+            else:
+                packed = self._unsent + self._link.body.pack(bytes(view))
+                self._unsent = b""
+                try:
+                    self._link.write(packed)
+                except TimeoutError as error:  # half a message: the rest goes before the next
+                    self._unsent = packed[error.characters_written :]  # type: ignore[attr-defined]
+                    error.characters_written = len(view)  # type: ignore[attr-defined]
+                    raise
+            return len(view)
+
+    def close_stdin(self) -> None:
+        """Say that stdin has ended (a half-close), and go on reading.
+
+        Docker passes it on to a container only if that was made with StdinOnce (as `docker run -i` does) and has no TTY;
+        otherwise Docker ends the session's output instead: a RuntimeWarning says so.
+
+        Raises:
+            ValueError: the session has no stdin, or is closed.
+            ConnectionLostError, TimeoutError: as `write`.
+        """
+        if not self._begin_close_stdin():
+            return
+        with self._writing:
+            end = None if self._link.body is None else self._link.body.pack_eof()
+            if end is not None:
+                self._link.write(self._unsent + end)
+                return
+            try:
+                self._link.connection.close_write()
+            except OSError as error:
+                if is_timeout(error):
+                    raise
+                raise lost(error) from error
+
+    # The rest.
+
+    def resize(self, height: int, width: int) -> None:
+        """Tell the TTY how large its terminal is, in characters.
+
+        Raises:
+            EngineError: or one of its kinds: there is no TTY, or nothing runs any more.
+        """
+        self._engine._run(calls.resize(self._engine._api, self._opened.path, height, width))
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the exit of the container, or of the command; return its exit code.
+
+        The end of the output is not the exit: detach keys end it too, and some engines tell the exit later.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: it has not exited in time.
+            NotFoundError: the container was removed, and nobody had asked before.
+            ValueError: a log has no exit.
+        """
+        if self.exit_code is None:
+            self.exit_code = self._engine._run(calls.wait(self._engine._api, self._opened), timeout)
+        return self.exit_code
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a read or write waits for the other side; None, as at first: for ever."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._link.connection.settimeout(seconds)
+        self._timeout = seconds
+
+    _timeout: float | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Say whether `close` was called."""
+        return self._link.is_closed
+
+    def close(self) -> None:
+        """Close the connection. A read or write that is blocked in another thread ends at once: reading as at the end."""
+        self._link.close()
+        if self._opened.waiting is not None:
+            self._opened.waiting.close()
+
+
+class _Chunks:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Chunk:
+        return self._session._next_chunk()
