@@ -4,15 +4,18 @@
     dial.py tls.py  connections to it
     handshake.py    HTTP up to the hijack, without I/O; websocket.py the same for attach over a WebSocket
     calls.py        what is asked of an engine, in which order, and what the answers mean; parameters.py podman.py
-    base.py session.py aio.py       Engine and Session: what both shells share, the blocking one, the asyncio one
+    base.py         what both shells share
+    client.py session.py    the blocking shell: Engine, Session
+    aio.py                  the asyncio shell
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from .client import Engine, connect
 from .handshake import Request, Response
-from .session import Engine, Session, connect
+from .session import Session
 
 __all__ = ["Engine", "Request", "Response", "Session", "attach", "connect", "exec", "logs"]
 

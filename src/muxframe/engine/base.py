@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from .endpoint import Endpoint
     from .parameters import Moment
 
-__all__ = ["DEFAULT_TIMEOUT", "EngineBase", "SessionBase"]
+__all__ = ["DEFAULT_TIMEOUT", "Deadline", "EngineBase", "SessionBase"]
 
 #: Seconds for connecting, and for each answer that is not a stream.
 DEFAULT_TIMEOUT = 60.0
@@ -127,7 +128,7 @@ class EngineBase(Generic[S]):
     ) -> S:
         """Run a command in a container that runs.
 
-        A command that cannot be run is no error here: the engine says so in the output, and the exit code is 126 or 127.
+        A command that cannot be run is no error here: the engine says so in the output; the exit code is 126 or 127.
 
         Args:
             container: name or id.
@@ -188,8 +189,8 @@ class EngineBase(Generic[S]):
             of: what the name is one of.
             stdout, stderr: which streams are wanted.
             follow: go on with what is written from now on.
-            since, until: moments: a datetime, a timedelta (before now), seconds since the epoch, or text: RFC 3339, or a
-                duration before now such as "10m". `since` is inclusive.
+            since, until: moments: a datetime (naive: local time), a timedelta (before now), seconds since the epoch, or
+                text: RFC 3339, or a duration before now such as "10m". `since` is inclusive.
             tail: how many lines of the end, or "all".
             timestamps: each message begins with its time.
             details: each message carries the labels and variables that the log driver was told to add.
@@ -216,6 +217,26 @@ class EngineBase(Generic[S]):
             tty=tty,
         )
         return self._open(flow, max_frame_size, truncated)
+
+
+class Deadline:
+    """A point in time that one exchange must not go beyond."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    def left(self) -> float | None:
+        """Return the seconds that are left; None: any number.
+
+        Raises:
+            TimeoutError: none are.
+        """
+        if self._end is None:
+            return None
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the engine did not answer in time")
+        return left
 
 
 class SessionBase:

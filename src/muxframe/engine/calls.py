@@ -77,7 +77,7 @@ class Open:
 class Read:
     """Read a link to its end."""
 
-    link: Link
+    link: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,6 @@ class Link(Protocol):
     """A stream that a shell has opened."""
 
     head: Response | None  # None: late
-    received: bytes  # what came with the head
     body: Body | None
 
     def close(self) -> None: ...
@@ -224,7 +223,7 @@ def attach(
     One inspect tells whether it has a TTY, what a half-close will do, and whether it runs at all; with `tty` given
     nothing is asked.
     """
-    path = f"/containers/{quoted_name(container)}"
+    path = container_path(container)
     if via not in ("hijack", "websocket"):
         raise ValueError(f'via must be "hijack" or "websocket", not {via!r}')
     if not (stream or logs):
@@ -360,7 +359,7 @@ def exec_(
     takes_size = api.podman is None and api.version >= (1, 42)
     if size is not None and tty and takes_size:
         config["ConsoleSize"] = start["ConsoleSize"] = list(_console(*size))
-    made = yield Call(api.request("POST", f"/containers/{quoted_name(container)}/exec", body=config))
+    made = yield Call(api.request("POST", container_path(container, "/exec"), body=config))
     path = f"/exec/{quoted_name(str(made.json()['Id']))}"
     link = yield Open(api.request("POST", f"{path}/start", body=start, upgrade="tcp"))
     if size is not None and tty and not takes_size:  # before the start Docker would wait ten seconds
@@ -460,9 +459,14 @@ def _replay(stdout: bool, stderr: bool) -> dict[str, str]:
 # --- everything else -------------------------------------------------------------------------------------------------
 
 
+def container_path(container: str, below: str = "") -> str:
+    """Return the path of a container, or of something below it."""
+    return f"/containers/{quoted_name(container)}{below}"
+
+
 def inspect(api: Api, container: str) -> Flow[dict[str, Any]]:
     """Return what the engine knows of a container."""
-    info: dict[str, Any] = (yield Call(api.request("GET", f"/containers/{quoted_name(container)}/json"))).json()
+    info: dict[str, Any] = (yield Call(api.request("GET", container_path(container, "/json")))).json()
     return info
 
 

@@ -1,12 +1,12 @@
 """HTTP up to the hijack, without any I/O: requests out, answers in, and the connection handed over at the end.
 
     Request, Response        what is asked and what is answered
-    Conversation             the HTTP side of one connection: one exchange after the other; the last may end in a stream
-    Body                     what stands between a connection's bytes and the stream: nothing at all (None) after a hijack
-                             or an answer that lasts until the connection's end, HTTP chunks otherwise
+    Conversation             the HTTP side of one connection: exchange by exchange; the last may become a stream
+    Body                     what stands between a connection's bytes and the stream: nothing at all (None) after a
+                             hijack or in an answer that lasts until the connection's end, HTTP chunks otherwise
 
-h11 does the parsing. What came in the same packet as the head of an answer belongs to the stream and is handed over with
-it. An answer's head has a cap, as has the body of an answer that is not a stream; redirects are never followed.
+h11 does the parsing. What came in the same packet as the head of an answer belongs to the stream and is handed over
+with it. An answer's head has a cap, as has the body of an answer that is not a stream; redirects are never followed.
 
 Source: RFC 9112; Docker Engine API, "Attach to a container", hijacking.
 """

@@ -1,283 +1,42 @@
-"""The blocking shell: `connect`, `Engine` and `Session`.
+"""The blocking shell's `Session`: bytes are moved.
 
-Here bytes are moved and time is kept; what they mean is decided in calls.py and handshake.py.
+What they mean is decided in handshake.py (up to the stream) and in the frame core.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from .._framing import Demuxer, Frame, FrameReader
-from .._framing_py import check_limit, check_truncated, readable
+from .._framing_py import readable
 from ..copying import copy_on
 from ..errors import ConnectionLostError, DaemonError, FramingError, MuxframeError, TruncatedStreamError
 from ..protocol import Chunk, Copied, Demuxed, Stream, Truncated
 from ..sources import Source, open_source
 from . import calls
-from .base import DEFAULT_TIMEOUT, EngineBase, SessionBase
-from .dial import dial
-from .endpoint import describe_failures, find_endpoints
-from .handshake import Conversation, LateBody, Request, Response
+from .base import SessionBase
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Iterator, Mapping
-    from typing import Literal, Self
+    from collections.abc import Iterator
+    from typing import Self
 
     from typing_extensions import Buffer
 
     from ..sinks import AnySink
-    from .calls import Flow, Opened, Step
+    from .base import Deadline
+    from .calls import Opened
+    from .client import Engine
     from .dial import Connection
-    from .endpoint import Endpoint
-    from .handshake import Body
+    from .handshake import Body, Response
 
-__all__ = ["Engine", "Session", "connect"]
+__all__ = ["Link", "Session"]
 
 #: Seconds between reads of a log that comes in small pieces: engines write each frame by itself.
 LOG_DELAY = 0.0005
 
 RECEIVE_SIZE = 64 * 1024
-
-T = TypeVar("T")
-
-
-def connect(
-    host: str | None = None,
-    *,
-    context: str | None = None,
-    tls: None | bool | str | ssl.SSLContext = None,
-    api_version: str | None = None,
-    auth: Any = None,
-    timeout: float | None = DEFAULT_TIMEOUT,
-) -> Engine:
-    """Find an engine and agree on the version of its API.
-
-    The engine is the one that `host` names, else `context`, DOCKER_HOST, DOCKER_CONTEXT, the current context of Docker's
-    configuration, else the first default socket that answers: Docker's, then Podman's (rootful, rootless).
-
-    Args:
-        host: unix:///path, tcp://host:port, http(s)://host:port/prefix, ssh://user@host/path, npipe:////./pipe/name, or
-            the path of a socket.
-        context: a Docker context's name.
-        tls: True verifies with the system's authorities or those in DOCKER_CERT_PATH, a path names a directory with
-            ca.pem, cert.pem and key.pem, an ssl.SSLContext is used as it is, False is none. None: as environment,
-            context or scheme say.
-        api_version: speak this one ("1.41"); None takes DOCKER_API_VERSION or the newest that both know.
-        auth: called with each Request, returns headers to add: for proxies that want a token or a signature.
-        timeout: seconds for connecting and for each answer that is not a stream; None waits for ever.
-
-    Raises:
-        ConnectionLostError: there is none; the text lists what was tried.
-        EngineError: it does not want to talk.
-        TimeoutError: it did not answer in time.
-        ValueError, OSError: an address, a context or a certificate is not one.
-    """
-    fixed = calls.fixed_version(api_version)
-    failures = []
-    for endpoint in find_endpoints(host, context=context, tls=tls):
-        engine = Engine(endpoint, calls.Api(), auth=auth, timeout=timeout)
-        try:
-            engine._api = engine._run(calls.negotiate(fixed))
-        except (ConnectionLostError, TimeoutError) as error:
-            failures.append((endpoint, error))
-        else:
-            return engine
-    if len(failures) == 1:
-        raise failures[0][1]
-    raise ConnectionLostError(describe_failures(failures))
-
-
-class Engine(EngineBase["Session"]):
-    """A container engine: what `connect` returns. It holds no connection; each call makes its own.
-
-    Safe to use from several threads.
-    """
-
-    def _open(self, flow: Flow[Opened], max_frame_size: int | None, truncated: Truncated) -> Session:
-        check_limit(max_frame_size)
-        check_truncated(truncated)
-        return Session(self, self._run(flow), max_frame_size, truncated)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Do nothing: there is nothing to close."""
-
-    def inspect(self, container: str) -> dict[str, Any]:
-        """Return what the engine knows of a container."""
-        return self._run(calls.inspect(self._api, container))
-
-    def start(self, container: str) -> None:
-        """Start a container; nothing happens if it runs. To see all of its output use `attach(..., start=True)`."""
-        self.request("POST", f"/containers/{calls.quoted_name(container)}/start")
-
-    def kill(self, container: str, signal: str = "KILL") -> None:
-        """Send a signal to a container's main process."""
-        self.request("POST", f"/containers/{calls.quoted_name(container)}/kill", query={"signal": signal})
-
-    def resize(self, container: str, height: int, width: int) -> None:
-        """Tell a container's TTY how large its terminal is, in characters."""
-        self._run(calls.resize(self._api, f"/containers/{calls.quoted_name(container)}", height, width))
-
-    def wait(
-        self,
-        container: str,
-        condition: Literal["not-running", "next-exit", "removed"] = "not-running",
-        *,
-        timeout: float | None = None,
-    ) -> int:
-        """Wait for a container's exit; return its exit code.
-
-        Args:
-            container: name or id.
-            condition: what to wait for. One that was never started is "not-running" at once.
-            timeout: seconds.
-
-        Raises:
-            TimeoutError: it has not happened in time.
-        """
-        path = f"/containers/{calls.quoted_name(container)}"
-        waiting = self._run(calls.open_wait(self._api, path, condition))
-        try:
-            return self._run(calls.read_wait(waiting), timeout)
-        finally:
-            waiting.close()
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Response:
-        """Ask for anything else that the API offers.
-
-        Args:
-            method: GET, POST and so on.
-            path: below the version: "/containers/json".
-            query: parameters, not quoted.
-            body: bytes, or what is sent as JSON.
-            headers: beyond the usual.
-
-        Returns:
-            The answer, whole, of status 200..299.
-
-        Raises:
-            EngineError: or one of its kinds, for any other status.
-        """
-        request = self._api.request(method, path, query=query or {}, body=body, headers=headers or {})
-        return self._run(calls.plain(request))
-
-    def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
-        """Perform a flow's steps, on one connection as long as that is possible.
-
-        Args:
-            flow: one of calls.py.
-            timeout: seconds for the whole; -1: the engine's timeout for each exchange.
-        """
-        run = _Run(self, None if timeout == -1 else _Deadline(timeout))
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    result = run.perform(step)
-                except BaseException as error:
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(result)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        finally:
-            run.close()
-
-
-class _Run:
-    """The connection on which the steps of one flow are performed."""
-
-    def __init__(self, engine: Engine, deadline: _Deadline | None) -> None:
-        self._engine = engine
-        self._deadline = deadline
-        self._connection: Connection | None = None
-        self._conversation: Conversation | None = None
-
-    def perform(self, step: Step) -> Any:
-        deadline = self._deadline or _Deadline(self._engine._timeout)
-        if isinstance(step, calls.Sleep):
-            left = deadline.left()
-            return time.sleep(step.seconds if left is None else min(step.seconds, left))
-        if isinstance(step, calls.Read):
-            return step.link.read_rest(deadline)
-        return self._exchange(step, deadline)
-
-    def _exchange(self, step: calls.Call | calls.Open, deadline: _Deadline) -> Any:
-        if self._conversation is None or not self._conversation.is_reusable:
-            self.close()
-            self._connection = dial(self._engine._endpoint, deadline.left())
-            self._conversation = Conversation(self._engine._endpoint.host_header)
-        connection, conversation = self._connection, self._conversation
-        assert connection is not None
-        is_open = isinstance(step, calls.Open)
-        request = calls.signed(step.request, self._engine._endpoint.prefix, self._engine._auth)
-        _send(connection, conversation.send(request, stream=is_open), deadline)
-        if is_open and step.is_late:
-            return self._hand_over(Link(connection, None, b"", LateBody(conversation)))
-        buffer = memoryview(bytearray(RECEIVE_SIZE))
-        while not conversation.is_complete:
-            conversation.receive(buffer[: _receive(connection, buffer, deadline)])
-            if conversation.is_stream:
-                return self._hand_over(Link(connection, conversation.response, *conversation.take_over()))
-        conversation.response.check()
-        return conversation.response
-
-    def _hand_over(self, link: Link) -> Link:
-        self._connection = self._conversation = None
-        link.connection.settimeout(None)
-        return link
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = self._conversation = None
-
-
-class _Deadline:
-    """A point in time that one exchange must not go beyond."""
-
-    def __init__(self, timeout: float | None) -> None:
-        self._end = None if timeout is None else time.monotonic() + timeout
-
-    def left(self) -> float | None:
-        """Return the seconds that are left; None: any number.
-
-        Raises:
-            TimeoutError: none are.
-        """
-        if self._end is None:
-            return None
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the engine did not answer in time")
-        return left
-
-
-def _send(connection: Connection, data: bytes, deadline: _Deadline) -> None:
-    view = memoryview(data)
-    while view:
-        connection.settimeout(deadline.left())
-        view = view[connection.send(view) :]
-
-
-def _receive(connection: Connection, buffer: memoryview, deadline: _Deadline) -> int:
-    connection.settimeout(deadline.left())
-    return connection.recv_into(buffer)
 
 
 class Link(Source):
@@ -334,7 +93,7 @@ class Link(Source):
         self.is_over = not size
         return size
 
-    def read_rest(self, deadline: _Deadline) -> bytes:
+    def read_rest(self, deadline: Deadline) -> bytes:
         """Read to the end; what has come before a timeout is there for the next call."""
         buffer = memoryview(bytearray(RECEIVE_SIZE))
         if not hasattr(self, "_rest"):
@@ -591,8 +350,8 @@ class Session(SessionBase):
     def close_stdin(self) -> None:
         """Say that stdin has ended (a half-close), and go on reading.
 
-        Docker passes it on to a container only if that was made with StdinOnce (as `docker run -i` does) and has no TTY;
-        otherwise Docker ends the session's output instead: a RuntimeWarning says so.
+        Docker passes it on to a container only if that was made with StdinOnce (as `docker run -i` does) and has no
+        TTY; otherwise Docker ends the session's output instead: a RuntimeWarning says so.
 
         Raises:
             ValueError: the session has no stdin, or is closed.
@@ -657,7 +416,7 @@ class Session(SessionBase):
         return self._link.is_closed
 
     def close(self) -> None:
-        """Close the connection. A read or write that is blocked in another thread ends at once: reading as at the end."""
+        """Close the connection. What is blocked on it in another thread ends at once: reading as at the end."""
         self._link.close()
         if self._opened.waiting is not None:
             self._opened.waiting.close()
