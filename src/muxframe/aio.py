@@ -11,8 +11,10 @@ import asyncio
 import inspect
 import os
 import socket
+import sys
+import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from ._framing import Demuxer, Frame, FrameReader
 from ._framing_py import RECEIVE_BUFFER_SIZE, again, check_truncated, readable
@@ -26,26 +28,51 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from .engine.aio import Engine, Session, attach, connect, exec, logs
     from .sinks import AnySink, Sink
 
     #: Connected stream socket, file object of a pipe, asyncio.StreamReader, or asynchronous iterable of bytes-like
     #: objects.
     AnyAsyncSource = Union[socket.socket, asyncio.StreamReader, AsyncIterable[Buffer], Any]
 
-__all__ = ["HIGH_WATER", "ChunkReader", "FrameIterator", "chunks", "copy", "frames"]
+__all__ = [
+    "HIGH_WATER",
+    "ChunkReader",
+    "Engine",
+    "FrameIterator",
+    "Session",
+    "attach",
+    "chunks",
+    "connect",
+    "copy",
+    "exec",
+    "frames",
+    "logs",
+]
 
 #: Bytes of payload that wait to be taken before receiving pauses. One receive may go beyond it.
 HIGH_WATER = 256 * 1024
 
 T = TypeVar("T", Chunk, Frame)
 
+_ENGINE = ("Engine", "Session", "attach", "connect", "exec", "logs")
 
-class _Reader(asyncio.BufferedProtocol, Generic[T]):
+
+def __getattr__(name: str) -> Any:
+    """Import the attach wrapper, and h11 with it, when it is first asked for."""
+    if name not in _ENGINE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .engine import aio as engine
+
+    return getattr(engine, name)
+
+
+class Reader(asyncio.BufferedProtocol, Generic[T]):
     """What has been decoded and waits to be taken; where it comes from; how it ended."""
 
     def __init__(self, source: AnyAsyncSource, truncated: Truncated) -> None:
         check_truncated(truncated)
-        if not hasattr(source, "__aiter__") and not hasattr(source, "fileno"):
+        if not any(hasattr(source, name) for name in ("__aiter__", "fileno", "start_reading")):
             raise TypeError(f"cannot read a multiplexed stream asynchronously from {type(source).__name__}")
         self._source = source
         self._is_truncated_ignored = truncated == "ignore"
@@ -56,6 +83,8 @@ class _Reader(asyncio.BufferedProtocol, Generic[T]):
         self._transport: Any = None
         self._is_paused = False
         self._wakeup: asyncio.Future[None] | None = None
+        self._buffer = ReceiveBuffer()
+        self.timeout: float | None = None
 
     # What the decoder below does with wire bytes.
 
@@ -74,7 +103,7 @@ class _Reader(asyncio.BufferedProtocol, Generic[T]):
         while not self._waiting:
             await self._more()
         item = self._waiting.popleft()
-        self._taken(len(item) if isinstance(item, Frame) else len(item[1]))
+        self._taken(_size_of(item))
         return item
 
     async def read(self) -> list[T]:
@@ -92,6 +121,11 @@ class _Reader(asyncio.BufferedProtocol, Generic[T]):
         self._waiting.clear()
         self._taken(self._size)
         return items
+
+    def put_back(self, items: list[T]) -> None:
+        """Give back what was taken, to be taken again first."""
+        self._waiting.extendleft(reversed(items))
+        self._size += sum(map(_size_of, items))
 
     def close(self) -> None:
         """Close the connection, if this reader has made it. What waits can still be taken; then iteration ends."""
@@ -122,7 +156,8 @@ class _Reader(asyncio.BufferedProtocol, Generic[T]):
         if not self._waiting and self._fault is None and not self._is_over:
             self._wakeup = asyncio.get_running_loop().create_future()
             try:
-                await self._wakeup
+                async with asyncio.timeout(self.timeout):
+                    await self._wakeup
             finally:
                 self._wakeup = None
 
@@ -135,7 +170,7 @@ class _Reader(asyncio.BufferedProtocol, Generic[T]):
                 return
         else:
             if not hasattr(self, "_iterator"):
-                self._iterator = aiter(self._source)
+                self._iterator = aiter(cast("AsyncIterable[Buffer]", self._source))
             try:
                 data = await anext(self._iterator)
             except StopAsyncIteration:
@@ -144,6 +179,9 @@ class _Reader(asyncio.BufferedProtocol, Generic[T]):
         self.data_received(data)
 
     async def _connect(self) -> None:
+        if hasattr(self._source, "start_reading"):  # a stream of an engine's
+            self._source.start_reading(self)
+            return
         loop = asyncio.get_running_loop()
         if not isinstance(self._source, socket.socket):
             await loop.connect_read_pipe(lambda: _Unbuffered(self), self._source)
@@ -162,6 +200,12 @@ class _Reader(asyncio.BufferedProtocol, Generic[T]):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer.view()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(self._buffer.view()[:nbytes])
 
     def data_received(self, data: Buffer) -> None:
         """Take wire bytes from a transport that knows no buffers."""
@@ -188,7 +232,7 @@ class _Reader(asyncio.BufferedProtocol, Generic[T]):
 
     def _add(self, items: list[T]) -> None:
         self._waiting += items
-        self._size += sum(len(item) if isinstance(item, Frame) else len(item[1]) for item in items)
+        self._size += sum(map(_size_of, items))
         if self._size > HIGH_WATER and self._transport is not None and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
@@ -217,17 +261,42 @@ class _Reader(asyncio.BufferedProtocol, Generic[T]):
             self._wakeup.set_result(None)
 
 
+def _size_of(item: Chunk | Frame) -> int:
+    return len(item) if isinstance(item, Frame) else len(item[1])
+
+
+class ReceiveBuffer:
+    """Where a transport puts what it receives, to be taken before it receives again.
+
+    Most event loops ask for memory when there is something to read, and say at once how much they have read: then all
+    connections of a thread share one buffer. Windows' asks early, and each connection needs its own.
+    """
+
+    _shared = threading.local()
+
+    def __init__(self) -> None:
+        self._own: memoryview | None = None
+
+    def view(self) -> memoryview:
+        """Return the buffer: the same memory each time, in one thread."""
+        holder: Any = self if sys.platform == "win32" else self._shared
+        buffer: memoryview | None = getattr(holder, "_own", None)
+        if buffer is None:
+            buffer = holder._own = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
+        return buffer
+
+
 class _Unbuffered(asyncio.Protocol):
     """What a pipe's transport, which knows no buffers, talks to."""
 
-    def __init__(self, reader: _Reader[Any]) -> None:
+    def __init__(self, reader: Reader[Any]) -> None:
         self.connection_made = reader.connection_made  # type: ignore[method-assign]
         self.data_received = reader.data_received  # type: ignore[method-assign]
         self.eof_received = reader.eof_received  # type: ignore[method-assign]
         self.connection_lost = reader.connection_lost  # type: ignore[method-assign]
 
 
-class ChunkReader(_Reader[Chunk]):
+class ChunkReader(Reader[Chunk]):
     """Iterate over (stream, payload) chunks as they come: what `chunks` returns.
 
     `await reader.read()` takes all that wait at once. `close()` (or `async with`) closes a connection early.
@@ -237,15 +306,6 @@ class ChunkReader(_Reader[Chunk]):
         super().__init__(source, truncated)
         self._demuxer = demuxer
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._demuxer.get_buffer(sizehint)
-
-    def buffer_updated(self, nbytes: int) -> None:
-        try:
-            self._add(self._demuxer.buffer_updated(nbytes))
-        except (FramingError, DaemonError) as fault:
-            self._fail(fault)
-
     def _decode(self, data: memoryview) -> list[Chunk]:
         return self._demuxer.feed(data)
 
@@ -253,7 +313,7 @@ class ChunkReader(_Reader[Chunk]):
         self._demuxer.feed_eof()
 
 
-class FrameIterator(_Reader[Frame]):
+class FrameIterator(Reader[Frame]):
     """Iterate over whole frames: what `frames` returns. Otherwise as ChunkReader."""
 
     def __init__(self, source: AnyAsyncSource, max_frame_size: int | None, check_reserved: bool, truncated: Truncated):
@@ -261,7 +321,6 @@ class FrameIterator(_Reader[Frame]):
         self._wire = memoryview(b"")
         self._has_ended = False
         self._reader = FrameReader(self._readinto, max_frame_size=max_frame_size, check_reserved=check_reserved)
-        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
 
     def _readinto(self, buffer: memoryview) -> int:
         """Give the FrameReader what has arrived, and stop it where that is used up."""
@@ -271,12 +330,6 @@ class FrameIterator(_Reader[Frame]):
         buffer[:size] = self._wire[:size]
         self._wire = self._wire[size:]
         return size
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(self._buffer[:nbytes])
 
     def _decode(self, data: memoryview) -> list[Frame]:
         self._wire = data
@@ -380,6 +433,17 @@ async def copy(
     """
     if demuxer is None:
         demuxer = Demuxer(max_frame_size=max_frame_size, check_reserved=check_reserved)
+    async with ChunkReader(source, demuxer, truncated) as reader:
+        return await copy_from(reader, demuxer, stdout, stderr)
+
+
+async def copy_from(
+    reader: ChunkReader,
+    demuxer: Demuxer,
+    stdout: AnySink | asyncio.StreamWriter,
+    stderr: AnySink | asyncio.StreamWriter,
+) -> Copied:
+    """Copy what a reader, which decodes with demuxer, still gives, as `copy` does."""
     before = demuxer.frames
     sizes = [0, 0]
     outputs = [_open(stdout, "stdout")]
@@ -388,22 +452,24 @@ async def copy(
     def copied() -> Copied:
         return Copied(sizes[0], sizes[1], demuxer.frames - before)
 
-    async with ChunkReader(source, demuxer, truncated) as reader:
-        try:
-            while batch := await reader.read():
-                runs = _runs(batch)
-                for i, (target, payload) in enumerate(runs):
-                    try:
-                        await outputs[target].write(payload)
-                    except Exception as error:
-                        _refuse(target, error, copied(), runs[i:], outputs[target])
-                    sizes[target] += len(payload)
-        except (FramingError, DaemonError) as fault:
-            fault.delivered = copied()
-            raise
-        finally:
-            for output in outputs:
-                output.close()
+    try:
+        while batch := await reader.read():
+            runs = _runs(batch)
+            for i, (target, payload) in enumerate(runs):
+                try:
+                    await outputs[target].write(payload)
+                except Exception as error:
+                    _refuse(target, error, copied(), runs[i:], outputs[target])
+                except BaseException:  # cancelled: the sink has this one, the others are still to be delivered
+                    reader.put_back([((Stream.STDOUT, Stream.STDERR)[to], data) for to, data in runs[i + 1 :]])
+                    raise
+                sizes[target] += len(payload)
+    except (FramingError, DaemonError) as fault:
+        fault.delivered = copied()
+        raise
+    finally:
+        for output in outputs:
+            output.close()
     return copied()
 
 

@@ -8,7 +8,7 @@ A call is a generator (a flow) that yields steps and is sent their results:
     Sleep(seconds)    -> None
 
 A shell performs the steps of one flow on one connection, which an Open takes away; a later step gets a new one. Links
-are the shell's: a flow only looks at `link.head`, sets `link.body`, and closes what it does not hand on.
+are the shell's: a flow only looks at `link.head`, lets `link.unpack`, and closes what it does not hand on.
 
 Where engines differ it is said here, and nowhere else. Source: Docker Engine API; what Docker 20.10, 26.1 and 28.5 and
 Podman 4.3, 5.4 and 5.8 were seen to do.
@@ -91,9 +91,12 @@ class Link(Protocol):
     """A stream that a shell has opened."""
 
     head: Response | None  # None: late
-    body: Body | None
 
-    def close(self) -> None: ...
+    def unpack(self, body: Body) -> None:
+        """Let body stand before the stream."""
+
+    def close(self) -> None:
+        """Close the connection."""
 
 
 Step = Union[Call, Open, Read, Sleep]
@@ -246,7 +249,7 @@ def attach(
     waiting = None
     try:
         if via == "hijack" and api.podman is not None and api.podman < (5,) and logs and not is_tty:
-            link.body = RepairedReplay()
+            link.unpack(RepairedReplay())
         if start:
             waiting = yield from _start_waited(api, path)
         elif _host(info).get("AutoRemove") and api.version >= (1, 30):  # afterwards there is nobody to ask
@@ -307,7 +310,7 @@ def _attach_websocket(request: Request) -> Flow[Any]:
     link = yield Open(request)
     try:
         check_upgrade(link.head, headers)
-        link.body = WebSocketBody()
+        link.unpack(WebSocketBody())
     except BaseException:
         link.close()
         raise

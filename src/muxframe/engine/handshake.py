@@ -44,6 +44,13 @@ MAX_MESSAGE_SIZE = 16 * 1024  #: of a server's error text that an exception keep
 
 _ERRORS = {400: BadRequestError, 404: NotFoundError, 409: ConflictError}
 
+#: What Podman says with a 500 where Docker has a status of its own.
+_ERRORS_OF_500 = {
+    "container state improper": ConflictError,
+    "no such container": NotFoundError,
+    "invalid detach keys": BadRequestError,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -136,8 +143,8 @@ class Response:
             location = self.headers.get("location", "nowhere")
             raise HandshakeError(f"redirected to {location}, which is not followed", self.status, self.reason)
         kind = _ERRORS.get(self.status, EngineError)
-        if kind is EngineError and "container state improper" in message:  # Podman's 500 is the others' 409
-            kind = ConflictError
+        if self.status == 500:
+            kind = next((kind for words, kind in _ERRORS_OF_500.items() if words in message), EngineError)
         raise kind(message, self.status, self.reason)
 
     def _message(self) -> str:

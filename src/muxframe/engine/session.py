@@ -40,7 +40,14 @@ RECEIVE_SIZE = 64 * 1024
 
 
 class Link(Source):
-    """A stream that an engine has opened: its connection, and what stands between that and the stream's own bytes."""
+    """A stream that an engine has opened: its connection, and what stands between that and the stream's own bytes.
+
+    Attributes:
+        has_stdin: it is written to. Then a reset is an end like any other: that is what the system makes of an engine's
+            close where input is left that nobody wanted to read.
+    """
+
+    has_stdin = False
 
     def __init__(self, connection: Connection, head: Response | None, received: bytes, body: Body | None) -> None:
         self.connection = connection
@@ -53,7 +60,14 @@ class Link(Source):
     @property
     def descriptor(self) -> int | None:  # type: ignore[override]
         """What can be read without further ado."""
-        return None if self.body is not None or self.is_closed else self.connection.descriptor
+        is_plain = self.body is None and not self.has_stdin and not self.is_closed
+        return self.connection.descriptor if is_plain else None
+
+    def unpack(self, body: Body) -> None:
+        """Let body stand before the rest of the stream."""
+        self.body = body
+        if self.received:
+            self.received = memoryview(body.feed(self.received))
 
     def readinto(self, buffer: memoryview, /) -> int:
         while not self.received and not self.is_over:
@@ -87,7 +101,7 @@ class Link(Source):
             if isinstance(error, OSError) and is_timeout(error) and not self.is_closed:
                 raise
             self.is_over = True
-            if self.is_closed:
+            if self.is_closed or (self.has_stdin and isinstance(error, ConnectionResetError)):
                 return 0
             raise lost(error) from error
         self.is_over = not size
@@ -157,6 +171,7 @@ class Session(SessionBase):
         super().__init__(opened)
         self._engine = engine
         self._link: Link = opened.link
+        self._link.has_stdin = opened.has_stdin
         self._truncated = truncated
         self._frames: Iterator[Frame] = FrameReader(
             self._link.readinto, max_frame_size=max_frame_size, truncated=truncated

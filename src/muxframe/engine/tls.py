@@ -70,6 +70,11 @@ class TlsStream:
         with self._lock:
             return self._outgoing.read()
 
+    @property
+    def has_outgoing(self) -> bool:
+        """Say whether there is something to send."""
+        return self._outgoing.pending > 0
+
     def read_into(self, view: memoryview, /) -> int | None:
         """Fill the beginning of view with plaintext.
 

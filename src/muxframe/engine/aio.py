@@ -1,0 +1,889 @@
+"""The asyncio shell: `connect`, `Engine` and `Session` under the names, and with the behaviour, of the blocking ones.
+
+Received bytes go from a transport straight into the Demuxer. Writing goes past the transport, through a duplicate of
+the socket: a transport whose writing fails throws away what was still to be read, which may be the last words of a
+command that has stopped reading. Who reads slowly pauses the transport. A read that is cancelled has taken nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .. import aio
+from .._framing import Demuxer, Frame
+from .._framing_py import check_limit, check_truncated, readable
+from ..errors import ConnectionLostError, DaemonError, FramingError, MuxframeError
+from ..protocol import Chunk, Copied, Demuxed, Stream, Truncated
+from . import calls
+from .base import DEFAULT_TIMEOUT, Deadline, EngineBase, SessionBase
+from .dial import spawn_ssh
+from .endpoint import describe_failures, find_endpoints, reason_of
+from .handshake import Conversation, LateBody, Response
+from .session import RECEIVE_SIZE, lost
+
+if TYPE_CHECKING:
+    import os
+    import ssl
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+    from typing import Literal, Self
+
+    from typing_extensions import Buffer
+
+    from ..sinks import AnySink
+    from .calls import Flow, Opened, Step
+    from .dial import SshProcess
+    from .endpoint import Endpoint
+    from .handshake import Body
+    from .tls import TlsStream
+
+__all__ = ["Engine", "Opening", "Session", "attach", "connect", "exec", "logs"]
+
+WRITE_SIZE = 256 * 1024  #: bytes of one write to stdin that are encrypted or packed at a time
+
+T = TypeVar("T")
+C = TypeVar("C", Chunk, Frame)
+R = TypeVar("R", bound="aio.Reader[Any]")
+
+
+class Opening(Generic[T]):
+    """Something that is still to be opened: `await` it, or `async with` it."""
+
+    def __init__(self, open_it: Callable[[], Awaitable[T]]) -> None:
+        self._open = open_it
+        self._opened: Any = None
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> T:
+        opened = await self._open()
+        self._opened = opened
+        await self._opened.__aenter__()
+        return opened
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._opened.__aexit__(*error)
+
+
+def connect(
+    host: str | None = None,
+    *,
+    context: str | None = None,
+    tls: bool | str | os.PathLike[str] | ssl.SSLContext | None = None,
+    api_version: str | None = None,
+    auth: Any = None,
+    timeout: float | None = DEFAULT_TIMEOUT,
+) -> Opening[Engine]:
+    """Find an engine and agree on the version of its API: as `muxframe.connect`, to be awaited."""
+
+    async def open_it() -> Engine:
+        fixed = calls.fixed_version(api_version)
+        failures = []
+        for endpoint in find_endpoints(host, context=context, tls=tls):
+            engine = Engine(endpoint, calls.Api(), auth=auth, timeout=timeout)
+            try:
+                engine._api = await engine._run(calls.negotiate(fixed))
+            except (ConnectionLostError, TimeoutError) as error:
+                failures.append((endpoint, error))
+            else:
+                return engine
+        if len(failures) == 1:
+            raise failures[0][1]
+        raise ConnectionLostError(describe_failures(failures))
+
+    return Opening(open_it)
+
+
+def attach(container: str, *, host: str | None = None, **options: Any) -> Opening[Session]:
+    """Attach to a container of the engine that `connect(host)` finds; otherwise as `Engine.attach`."""
+
+    async def open_it() -> Session:
+        return await (await connect(host)).attach(container, **options)
+
+    return Opening(open_it)
+
+
+def exec(container: str, command: Any, *, host: str | None = None, **options: Any) -> Opening[Session]:
+    """Run a command in a container of the engine that `connect(host)` finds; otherwise as `Engine.exec`."""
+
+    async def open_it() -> Session:
+        return await (await connect(host)).exec(container, command, **options)
+
+    return Opening(open_it)
+
+
+def logs(name: str, *, host: str | None = None, **options: Any) -> Opening[Session]:
+    """Read the log of a container of the engine that `connect(host)` finds; otherwise as `Engine.logs`."""
+
+    async def open_it() -> Session:
+        return await (await connect(host)).logs(name, **options)
+
+    return Opening(open_it)
+
+
+class Engine(EngineBase["Opening[Session]"]):
+    """A container engine: what awaiting `connect` returns. It holds no connection; each call makes its own.
+
+    `attach`, `exec` and `logs` return what can be awaited, or used with `async with`, for the Session.
+    """
+
+    def _open(self, flow: Flow[Opened], max_frame_size: int | None, truncated: Truncated) -> Opening[Session]:
+        check_limit(max_frame_size)
+        check_truncated(truncated)
+
+        async def open_it() -> Session:
+            return Session(self, await self._run(flow), max_frame_size, truncated)
+
+        return Opening(open_it)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Do nothing: there is nothing to close."""
+
+    async def inspect(self, container: str) -> dict[str, Any]:
+        """Return what the engine knows of a container."""
+        return await self._run(calls.inspect(self._api, container))
+
+    async def start(self, container: str) -> None:
+        """Start a container; nothing happens if it runs. To see all of its output use `attach(..., start=True)`."""
+        await self.request("POST", calls.container_path(container, "/start"))
+
+    async def kill(self, container: str, signal: str = "KILL") -> None:
+        """Send a signal to a container's main process."""
+        await self.request("POST", calls.container_path(container, "/kill"), query={"signal": signal})
+
+    async def resize(self, container: str, height: int, width: int) -> None:
+        """Tell a container's TTY how large its terminal is, in characters."""
+        await self._run(calls.resize(self._api, calls.container_path(container), height, width))
+
+    async def wait(
+        self,
+        container: str,
+        condition: Literal["not-running", "next-exit", "removed"] = "not-running",
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Wait for a container's exit; return its exit code. As the blocking Engine's."""
+        waiting = await self._run(calls.open_wait(self._api, calls.container_path(container), condition))
+        try:
+            return await self._run(calls.read_wait(waiting), timeout)
+        finally:
+            waiting.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Ask for anything else that the API offers. As the blocking Engine's."""
+        request = self._api.request(method, path, query=query or {}, body=body, headers=headers or {})
+        return await self._run(calls.plain(request))
+
+    async def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
+        """Perform a flow's steps: see the blocking Engine's."""
+        run = _Run(self, None if timeout == -1 else Deadline(timeout))
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = await run.perform(step)
+                except BaseException as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        finally:
+            run.close()
+
+
+class _Run:
+    """The connection on which the steps of one flow are performed."""
+
+    def __init__(self, engine: Engine, deadline: Deadline | None) -> None:
+        self._engine = engine
+        self._deadline = deadline
+        self._connection: _Connection | None = None
+        self._conversation: Conversation | None = None
+
+    async def perform(self, step: Step) -> Any:
+        deadline = self._deadline or Deadline(self._engine._timeout)
+        async with _until(deadline):
+            if isinstance(step, calls.Sleep):
+                return await asyncio.sleep(step.seconds)
+            if isinstance(step, calls.Read):
+                return await step.link.read_rest()
+            return await self._exchange(step, deadline)
+
+    async def _exchange(self, step: calls.Call | calls.Open, deadline: Deadline) -> Any:
+        endpoint = self._engine._endpoint
+        if self._conversation is None or not self._conversation.is_reusable:
+            self.close()
+            self._connection = await _dial(endpoint, deadline)
+            self._conversation = Conversation(endpoint.host_header)
+        connection, conversation = self._connection, self._conversation
+        assert connection is not None
+        request = calls.signed(step.request, endpoint.prefix, self._engine._auth)
+        try:
+            await connection.send(conversation.send(request, stream=isinstance(step, calls.Open)))
+            if isinstance(step, calls.Open) and step.is_late:
+                return await self._hand_over(None, b"", LateBody(conversation))
+            while not conversation.is_complete:
+                conversation.receive(await connection.receive())
+                if conversation.is_stream:
+                    return await self._hand_over(conversation.response, *conversation.take_over())
+        except OSError as error:
+            if isinstance(error, TimeoutError) and error.errno is None:
+                raise
+            raise lost(error) from error
+        conversation.response.check()
+        return conversation.response
+
+    async def _hand_over(self, head: Response | None, received: bytes, body: Body | None) -> Link:
+        assert self._connection is not None
+        connection, self._connection, self._conversation = self._connection, None, None
+        link = Link(connection, head, received, body)
+        await link.connect()
+        return link
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._conversation = None
+
+
+@asynccontextmanager
+async def _until(deadline: Deadline) -> AsyncIterator[None]:
+    """Raise TimeoutError where it takes longer."""
+    try:
+        async with asyncio.timeout(deadline.left()) as limit:
+            yield
+    except TimeoutError:
+        if limit.expired():
+            raise TimeoutError("the engine did not answer in time") from None
+        raise
+
+
+# --- connections -----------------------------------------------------------------------------------------------------
+
+
+class _Connection:
+    """A connection during the handshake: who wants bytes asks for them."""
+
+    def __init__(self, sock: socket.socket, tls: TlsStream | None, process: SshProcess | None) -> None:
+        self.socket = sock
+        self.tls = tls
+        self.process = process
+        self._loop = asyncio.get_running_loop()
+
+    async def shake_hands(self) -> None:
+        """Do TLS's own handshake."""
+        assert self.tls is not None
+        try:
+            while not self.tls.handshake():
+                await self._send_outgoing()
+                self.tls.receive(await self._loop.sock_recv(self.socket, RECEIVE_SIZE))
+        finally:
+            await self._send_outgoing()  # an alert, too
+
+    async def send(self, data: bytes) -> None:
+        if self.tls is None:
+            await self._loop.sock_sendall(self.socket, data)
+        else:
+            self.tls.write(data)
+            await self._send_outgoing()
+
+    async def receive(self) -> bytes:
+        if self.tls is None:
+            received = await self._loop.sock_recv(self.socket, RECEIVE_SIZE)
+            if not received and self.process is not None:
+                failure = await asyncio.to_thread(self.process.failure)
+                if failure is not None:
+                    raise ConnectionLostError(failure)
+            return received
+        buffer = memoryview(bytearray(RECEIVE_SIZE))
+        while (size := self.tls.read_into(buffer)) is None:
+            await self._send_outgoing()
+            self.tls.receive(await self._loop.sock_recv(self.socket, RECEIVE_SIZE))
+        return bytes(buffer[:size])
+
+    async def _send_outgoing(self) -> None:
+        assert self.tls is not None
+        await self._loop.sock_sendall(self.socket, self.tls.outgoing())
+
+    def close(self) -> None:
+        self.socket.close()
+        if self.process is not None:
+            self.process.close()
+
+
+async def _dial(endpoint: Endpoint, deadline: Deadline) -> _Connection:
+    """Connect to an endpoint.
+
+    Raises:
+        ConnectionLostError: it cannot be connected; the cause is chained.
+        OSError, ValueError: a file of certificates is not usable.
+    """
+    context = endpoint.ssl_context()
+    process = None
+    try:
+        async with AsyncExitStack() as stack:
+            if endpoint.kind == "ssh":
+                sock, process = spawn_ssh(endpoint, deadline.left())
+            elif endpoint.kind == "unix":
+                sock = await _connect(stack, socket.AF_UNIX, endpoint.path)
+            elif endpoint.kind == "tcp":
+                sock = await _connect_tcp(stack, endpoint)
+            else:
+                raise OSError("named pipes have no asyncio shell: use the blocking one")
+            connection = _Connection(sock, None, process)
+            stack.callback(connection.close)
+            sock.setblocking(False)
+            if context is not None:
+                from .tls import TlsStream
+
+                connection.tls = TlsStream(context, endpoint.server_hostname)
+                await connection.shake_hands()
+            stack.pop_all()
+            return connection
+    except OSError as error:
+        if isinstance(error, TimeoutError) and error.errno is None:
+            raise
+        raise ConnectionLostError(f"cannot connect to {endpoint} ({endpoint.origin}): {reason_of(error)}") from error
+
+
+async def _connect_tcp(stack: AsyncExitStack, endpoint: Endpoint) -> socket.socket:
+    """Try every address of the host."""
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    for i, (family, _, _, _, address) in enumerate(addresses, 1):
+        try:
+            sock = await _connect(stack, family, address)
+        except OSError:
+            if i == len(addresses):
+                raise
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            return sock
+    raise OSError("the name has no address")
+
+
+async def _connect(stack: AsyncExitStack, family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Link(asyncio.BufferedProtocol):
+    """A stream that an engine has opened: its transport, and what stands between that and the stream's own bytes.
+
+    Attributes:
+        has_stdin: see the blocking Link.
+    """
+
+    has_stdin = False
+
+    def __init__(self, connection: _Connection, head: Response | None, received: bytes, body: Body | None) -> None:
+        self.head = head
+        self.body = body
+        self.is_closed = False
+        self._received = received
+        self._connection = connection
+        self._tls = connection.tls
+        self._reader: aio.ChunkReader | aio.FrameIterator | None = None
+        self._transport: Any = None
+        self._lost: Exception | None = None
+        self._has_ended = False
+        self._early = bytearray()  # received before anybody read
+        self._has_early_end = False
+        self._writer: socket.socket | None = None
+        self._writing = asyncio.Lock()
+        self._is_writable: asyncio.Future[None] | None = None
+        self._unsent = bytearray()  # of what has been packed
+        self._answer = b""
+        self._answering: asyncio.Task[None] | None = None
+        self._buffer = aio.ReceiveBuffer()
+        self._gone = asyncio.get_running_loop().create_future()
+        self._rest: aio.ChunkReader | None = None
+        self._rest_parts: list[bytes] = []
+
+    def unpack(self, body: Body) -> None:
+        """Let body stand before the rest of the stream."""
+        self.body = body
+        self._received = body.feed(self._received) if self._received else b""
+
+    async def connect(self) -> None:
+        """Give the socket to a transport, which reads nothing until `start_reading`."""
+        loop = asyncio.get_running_loop()
+        sock = self._connection.socket
+        try:
+            if sock.family == getattr(socket, "AF_UNIX", None):
+                await loop.create_unix_connection(lambda: self, sock=sock)
+            else:
+                await loop.create_connection(lambda: self, sock=sock)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def start_reading(self, reader: aio.ChunkReader | aio.FrameIterator) -> None:
+        """Give everything that comes from now on to reader."""
+        self._reader = reader
+        reader.connection_made(self._transport)
+        received, self._received = self._received, b""
+        if received:
+            reader.data_received(received)
+        if self._early or self._tls is not None:  # or what the handshake has decrypted
+            self._feed(bytes(self._early))
+            self._early.clear()
+        if self._has_early_end:
+            self.eof_received()
+        elif self._lost is not None or self._gone.done():
+            reader.connection_lost(self._lost)
+        elif self.body is not None and self.body.is_over:
+            self._end()
+        elif not self.is_closed:
+            self._transport.resume_reading()
+
+    # The transport's side.
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.pause_reading()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer.view()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = self._buffer.view()[:nbytes]
+        if self._reader is None:  # uvloop reads once before it notices that it is paused
+            self._early += data
+            self._transport.pause_reading()
+        elif self._tls is None and self.body is None:
+            self._reader.data_received(data)
+        else:
+            self._feed(data)
+
+    def eof_received(self) -> bool:
+        if self._reader is None:
+            self._has_early_end = True
+            return True  # keep the transport: it is not only read from
+        try:
+            if self._tls is not None and not self._has_ended:
+                self._tls.receive(b"")
+                for piece in self._decrypted():  # raises what makes this no proper end
+                    self._take(piece)
+            if self.body is not None and not self.body.is_over:
+                self._hand_on(self.body.feed(b""))
+        except (OSError, MuxframeError) as error:
+            self._fail(error)
+        else:
+            self._end()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._gone.done():
+            self._gone.set_result(None)
+        if exc is not None and not (self.has_stdin and isinstance(exc, ConnectionResetError)):
+            self._lost = lost(exc)
+        if self._reader is not None:
+            self._reader.connection_lost(self._lost)
+        self.close()
+
+    def _feed(self, data: Buffer) -> None:
+        """Unpack what was received, and hand it on."""
+        try:
+            if self._tls is None:
+                self._take(bytes(data))
+            else:
+                if data:
+                    self._tls.receive(data)
+                for piece in self._decrypted():
+                    self._take(piece)
+        except (OSError, MuxframeError) as error:
+            self._fail(error)
+            return
+        if self.body is not None:
+            self._answer += self.body.outgoing()
+        if self._answer or (self._tls is not None and self._tls.has_outgoing):
+            self._send_answer()
+        if self._has_ended or (self.body is not None and self.body.is_over):
+            self._end()
+
+    def _decrypted(self) -> Generator[bytes, None, None]:
+        assert self._tls is not None
+        buffer = memoryview(bytearray(RECEIVE_SIZE))
+        while size := self._tls.read_into(buffer):
+            yield bytes(buffer[:size])
+        self._has_ended = size == 0
+
+    def _take(self, data: bytes) -> None:
+        self._hand_on(data if self.body is None else self.body.feed(data))
+
+    def _hand_on(self, data: bytes) -> None:
+        assert self._reader is not None
+        if data:
+            self._reader.data_received(data)
+
+    def _end(self) -> None:
+        assert self._reader is not None
+        self._reader.eof_received()
+        self._transport.close()
+
+    def _fail(self, error: Exception) -> None:
+        assert self._reader is not None
+        self._reader.connection_lost(error if isinstance(error, MuxframeError) else lost(error))
+        self._transport.close()
+
+    # Writing.
+
+    async def write(self, data: Buffer) -> int:
+        """Send all of data; return its size.
+
+        Raises:
+            ConnectionLostError: nobody is there to take it.
+            TimeoutError: passes through, with `characters_written`.
+        """
+        view = memoryview(data)
+        done = 0
+        try:
+            async with self._writing:
+                while done < len(view):
+                    piece = view[done : done + WRITE_SIZE]
+                    if self._tls is None and self.body is None:
+                        done += await self._send_some(piece)
+                    else:
+                        self._pack(bytes(piece) if self.body is None else self.body.pack(bytes(piece)))
+                        done += len(piece)  # taken, for the rest of a record or a message has to follow
+                        await self._flush()
+        except asyncio.CancelledError as cancelled:
+            cancelled.characters_written = done  # type: ignore[attr-defined]
+            raise
+        return done
+
+    async def close_write(self) -> None:
+        """Say that nothing more will be written."""
+        async with self._writing:
+            end = None if self.body is None else self.body.pack_eof()
+            if end is not None:
+                self._pack(end)
+            elif self._tls is not None:
+                self._tls.close_write()
+                self._pack(b"")
+            await self._flush()
+            if end is None and self._tls is None:
+                try:
+                    self._output().shutdown(socket.SHUT_WR)
+                except OSError as error:
+                    raise lost(error) from error
+
+    def _pack(self, data: bytes) -> None:
+        if self._tls is None:
+            self._unsent += data
+        else:
+            if data:
+                self._tls.write(data)
+            self._unsent += self._tls.outgoing()
+
+    async def _flush(self) -> None:
+        while self._unsent:
+            size = await self._send_some(memoryview(bytes(self._unsent[:WRITE_SIZE])))
+            del self._unsent[:size]
+
+    async def _send_some(self, data: memoryview) -> int:
+        """Send some bytes, waiting for at least one; cancelled, it has sent none."""
+        try:
+            while True:
+                try:
+                    return self._output().send(data)
+                except BlockingIOError:
+                    await self._writable()
+        except OSError as error:
+            raise lost(error) from error
+
+    async def _writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._is_writable = is_writable = loop.create_future()
+        descriptor = self._output().fileno()
+        loop.add_writer(descriptor, _set, is_writable)
+        try:
+            await is_writable
+        finally:
+            self._is_writable = None
+            if not self.is_closed:  # closing has removed it
+                loop.remove_writer(descriptor)
+
+    def _output(self) -> socket.socket:
+        """Return the socket to write to: not the transport's, for that lets nobody else wait for it."""
+        if self.is_closed:
+            raise ConnectionLostError("the connection is closed")
+        if self._writer is None:
+            self._writer = self._connection.socket.dup()
+            self._writer.setblocking(False)
+        return self._writer
+
+    def _send_answer(self) -> None:
+        """Send what the other side has to be told of what came from there."""
+        if self._answering is None or self._answering.done():
+            self._answering = asyncio.get_running_loop().create_task(self._flush_answer())
+
+    async def _flush_answer(self) -> None:
+        try:
+            async with self._writing:
+                answer, self._answer = self._answer, b""
+                self._pack(answer)
+                await self._flush()
+        except ConnectionLostError:  # reading says so, too
+            pass
+
+    # The end.
+
+    async def read_rest(self) -> bytes:
+        """Read to the end; what has come before a cancellation is there for the next call."""
+        if self._rest is None:
+            self._rest = aio.ChunkReader(self, Demuxer(raw=True), "error")
+        while batch := await self._rest.read():
+            self._rest_parts += [payload for _, payload in batch]
+        return b"".join(self._rest_parts)
+
+    def close(self) -> None:
+        """Close the connection. Reading ends."""
+        self.is_closed = True
+        if self._answering is not None:
+            self._answering.cancel()
+        if self._writer is not None:
+            if self._is_writable is not None:
+                asyncio.get_running_loop().remove_writer(self._writer.fileno())
+                _set(self._is_writable)
+            self._writer.close()
+            self._writer = None
+        if self._reader is not None:
+            self._reader.close()
+        self._transport.close()
+        if self._connection.process is not None:
+            self._connection.process.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the transport has let the socket go."""
+        await asyncio.shield(self._gone)
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+
+class Session(SessionBase):
+    """One stream of an engine's, as the blocking Session. An asynchronous context manager.
+
+    Read it in one way: as whole frames (`async for frame in session`), as `lines`, or as payload as it comes (`chunks`,
+    `copy_to`, `read_all`, which can follow one another). One task may read while another writes. Who does not read
+    holds the container up. A read that is cancelled, or times out, has taken nothing.
+
+    Attributes:
+        tty, stream_type, exit_code: see SessionBase.
+        timeout: seconds that a read or write waits for the other side; None, as at first: for ever.
+    """
+
+    def __init__(self, engine: Engine, opened: Opened, max_frame_size: int | None, truncated: Truncated) -> None:
+        super().__init__(opened)
+        self._engine = engine
+        self._link: Link = opened.link
+        self._link.has_stdin = opened.has_stdin
+        self._demuxer = Demuxer(raw=opened.is_raw)
+        self._max_frame_size = max_frame_size
+        self._truncated = truncated
+        self._collected: list[Chunk] = []  # by read_all, if it was interrupted
+        self._is_closed = False
+        self.timeout: float | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+        await self.wait_closed()
+
+    # Reading.
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Frame:
+        """Return the next whole frame; of a raw stream the next piece, as it came.
+
+        Raises:
+            FramingError, DaemonError, ConnectionLostError, TimeoutError, RuntimeError: as the blocking Session.
+        """
+        self._choose("frames")
+        if self._opened.is_raw:
+            return Frame(*await self._next(self._chunk_reader))
+        return await self._next(self._frame_iterator)
+
+    def chunks(self) -> AsyncIterator[Chunk]:
+        """Iterate over the payload as it comes: (stream, bytes)."""
+        self._choose("payload")
+        return _Chunks(self)
+
+    async def copy_to(
+        self, stdout: AnySink | asyncio.StreamWriter, stderr: AnySink | asyncio.StreamWriter = None, /
+    ) -> Copied:
+        """Copy the rest of the payload to two sinks, as `muxframe.aio.copy` does.
+
+        Raises:
+            FramingError, DaemonError, SinkError, ConnectionLostError, TimeoutError, RuntimeError: as the blocking
+                Session.
+        """
+        self._choose("payload")
+        reader = self._limited(self._chunk_reader)
+        copied = await aio.copy_from(reader, self._demuxer, stdout, stderr)
+        await self._finish()
+        return copied
+
+    async def read_all(self) -> Demuxed:
+        """Read the rest of the payload into memory: (stdout, stderr).
+
+        Raises:
+            FramingError, DaemonError: what came before is in `exc.chunks`.
+            ConnectionLostError, TimeoutError, RuntimeError: call again for what came before.
+        """
+        self._choose("payload")
+        reader = self._limited(self._chunk_reader)
+        try:
+            while batch := await reader.read():
+                self._collected += batch
+        except (FramingError, DaemonError) as fault:
+            fault.chunks = [
+                (stream, data) for stream, data in zip((Stream.STDOUT, Stream.STDERR), self._joined()) if data
+            ]
+            raise
+        await self._finish()
+        read, self._collected = self._joined(), []
+        return read
+
+    def _joined(self) -> Demuxed:
+        parts: tuple[list[bytes], list[bytes]] = ([], [])
+        for stream, payload in self._collected:
+            parts[stream >> 1].append(payload)
+        return Demuxed(b"".join(parts[0]), b"".join(parts[1]))
+
+    @cached_property
+    def _chunk_reader(self) -> aio.ChunkReader:
+        return aio.ChunkReader(self._link, self._demuxer, self._truncated)
+
+    @cached_property
+    def _frame_iterator(self) -> aio.FrameIterator:
+        return aio.FrameIterator(self._link, self._max_frame_size, True, self._truncated)
+
+    def _limited(self, reader: R) -> R:
+        reader.timeout = self.timeout
+        return reader
+
+    async def _next(self, reader: aio.Reader[C]) -> C:
+        try:
+            return await anext(self._limited(reader))
+        except StopAsyncIteration:
+            await self._finish()
+            raise
+
+    async def _finish(self) -> None:
+        """The output has ended: let the connection go, and learn an exec's exit code."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self.closed:
+            return
+        self._link.close()
+        if self._opened.kind == "exec" and self.exit_code is None:
+            flow = calls.exec_exit(self._engine._api, self._opened.path, patience=len(calls.EXIT_POLLS))
+            try:
+                self.exit_code = await self._engine._run(flow)
+            except (OSError, MuxframeError):  # `wait` says why
+                pass
+
+    # Writing.
+
+    async def write(self, data: Buffer, /) -> int:
+        """Write to stdin, all of data, and return its size in bytes. Cancelled, it may have written some.
+
+        Raises:
+            ValueError, ConnectionLostError, TimeoutError: as the blocking Session.
+        """
+        self._check_stdin()
+        with readable(data) as view:
+            try:
+                async with asyncio.timeout(self.timeout):
+                    return await self._link.write(view)
+            except TimeoutError as error:
+                error.characters_written = getattr(error.__cause__, "characters_written", 0)  # type: ignore[attr-defined]
+                raise
+
+    async def close_stdin(self) -> None:
+        """Say that stdin has ended (a half-close), and go on reading: as the blocking Session.
+
+        Raises:
+            ValueError, ConnectionLostError, TimeoutError: as `write`.
+        """
+        if self._begin_close_stdin():
+            async with asyncio.timeout(self.timeout):
+                await self._link.close_write()
+
+    # The rest.
+
+    async def resize(self, height: int, width: int) -> None:
+        """Tell the TTY how large its terminal is, in characters."""
+        await self._engine._run(calls.resize(self._engine._api, self._opened.path, height, width))
+
+    async def wait(self, timeout: float | None = None) -> int:
+        """Wait for the exit of the container, or of the command; return its exit code. As the blocking Session."""
+        if self.exit_code is None:
+            self.exit_code = await self._engine._run(calls.wait(self._engine._api, self._opened), timeout)
+        return self.exit_code
+
+    @property
+    def closed(self) -> bool:
+        """Say whether `close` was called."""
+        return self._is_closed
+
+    def close(self) -> None:
+        """Close the connection. What waits for it in another task ends at once: reading as at the end."""
+        self._is_closed = True
+        self._link.close()
+        if self._opened.waiting is not None:
+            self._opened.waiting.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone, after `close`."""
+        await self._link.wait_closed()
+        if self._opened.waiting is not None:
+            await self._opened.waiting.wait_closed()
+
+
+class _Chunks:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        return await self._session._next(self._session._chunk_reader)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
