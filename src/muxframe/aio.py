@@ -172,7 +172,7 @@ class Reader(asyncio.BufferedProtocol, Generic[T]):
             if not hasattr(self, "_iterator"):
                 self._iterator = aiter(cast("AsyncIterable[Buffer]", self._source))
             try:
-                data = await anext(self._iterator)
+                data = await self._iterator.__anext__()
             except StopAsyncIteration:
                 self.eof_received()
                 return
