@@ -14,12 +14,13 @@ if mode not in MODES:
 def extensions() -> list[Extension]:
     from Cython.Build import cythonize
 
-    core = Extension(
-        "muxframe._framing_c",
-        ["src/muxframe/_framing_c.pyx"],
-        depends=["src/muxframe/_framing.h", "src/muxframe/_pump.h", "src/muxframe/_framing_c.pxd"],
-    )
-    modules: list[Extension] = cythonize([core], build_dir="build/cython")
+    headers = [f"src/muxframe/{name}" for name in ("_framing.h", "_pump.h", "_framing_c.pxd")]
+    of_lines = [f"src/muxframe/{name}" for name in ("_lines.h", "_lines_c.pxd")]
+    cores = [
+        Extension("muxframe._framing_c", ["src/muxframe/_framing_c.pyx"], depends=headers),
+        Extension("muxframe._lines_c", ["src/muxframe/_lines_c.pyx"], depends=headers + of_lines),
+    ]
+    modules: list[Extension] = cythonize(cores, build_dir="build/cython")
     for module in modules:
         module.optional = mode == "auto"  # cythonize drops the option
     return modules

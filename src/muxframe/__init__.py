@@ -3,6 +3,7 @@
     muxframe.demux(data)                  a whole buffer at once
     muxframe.copy(source, stdout, stderr) from any source to any two sinks
     muxframe.frames(source)               whole frames, one by one
+    muxframe.lines(source)                lines, with what the engine cut joined again and timestamps parsed
     muxframe.Demuxer()                    incremental, without I/O
     muxframe.recover(source)              what can be saved of a damaged archive
     muxframe.FrameWriter, pack_frame      the way back
@@ -14,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._framing import BACKEND, Demuxer, Frame, demux, demux_into, pack_frame
+from ._lines import Line, LineSplitter
 from .copying import copy, frames
 from .errors import (
     BadRequestError,
@@ -31,6 +33,7 @@ from .errors import (
     TruncatedStreamError,
     UnknownStreamError,
 )
+from .lines import lines
 from .protocol import HEADER_SIZE, Chunk, Copied, Demuxed, DemuxedInto, Stream
 from .recovery import Gap, recover
 from .sinks import FrameWriter
@@ -60,6 +63,8 @@ __all__ = [
     "FramingError",
     "Gap",
     "HandshakeError",
+    "Line",
+    "LineSplitter",
     "MuxframeError",
     "NotFoundError",
     "ReservedBytesError",
@@ -75,6 +80,7 @@ __all__ = [
     "demux_into",
     "exec",
     "frames",
+    "lines",
     "logs",
     "pack_frame",
     "recover",

@@ -68,6 +68,10 @@ cdef extern from "_pump.h" nogil:
     mf_pump_result mf_pump_run(mf_pump *pump, mf_state *state)
 
 
+cdef int acquire(object obj, Py_buffer *view, str name, bint write) except -1
+cdef bytes copy_bytes(const uint8_t *src, size_t size)
+
+
 cdef class _Turn:
     cdef void *lock             # PyThread_type_lock
     cdef unsigned long owner    # the thread inside, 0 for none

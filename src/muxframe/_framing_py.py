@@ -523,7 +523,7 @@ class Demuxer:
 def again(fault: FramingError | DaemonError) -> FramingError | DaemonError:
     """Copy a fault without what it delivered, which must not be delivered twice."""
     rebuild, (kind, args, state) = fault.__reduce__()
-    copy: FramingError | DaemonError = rebuild(kind, args, {**state, "chunks": [], "delivered": None})
+    copy: FramingError | DaemonError = rebuild(kind, args, {**state, "chunks": [], "delivered": None, "lines": []})
     return copy
 
 

@@ -38,7 +38,7 @@ typedef struct {
 } mf_pump;
 
 #ifdef _WIN32
-static mf_pump_result mf_pump_run(mf_pump *pump, mf_state *state)
+static inline mf_pump_result mf_pump_run(mf_pump *pump, mf_state *state)
 {
     (void)pump;
     (void)state;
@@ -104,7 +104,7 @@ static ssize_t mf_pump_read(mf_pump *pump)
     }
 }
 
-static mf_pump_result mf_pump_run(mf_pump *pump, mf_state *state)
+static inline mf_pump_result mf_pump_run(mf_pump *pump, mf_state *state)
 {
     for (;;) {
         for (int i = 0; i < 2; i++) {

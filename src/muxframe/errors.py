@@ -73,11 +73,13 @@ class _StreamFault(MuxframeError):
     offset: int
     chunks: list[Chunk]
     delivered: Copied | DemuxedInto | None
+    lines: list[Any]
 
     def _locate(self, offset: int, chunks: Sequence[Chunk]) -> None:
         self.offset = offset
         self.chunks = list(chunks)
         self.delivered = None
+        self.lines = []
 
 
 class FramingError(_StreamFault, ValueError):
@@ -89,6 +91,7 @@ class FramingError(_StreamFault, ValueError):
         chunks: payload the failing call had decoded before the fault and has nowhere else to put: (stream, payload)
             pairs. Nothing in it was delivered another way.
         delivered: what the failing call had already put into buffers or sinks (`DemuxedInto` or `Copied`), or None.
+        lines: what the failing call had completed before the fault, where lines (or batches) are what it returns.
     """
 
     def __init__(self, offset: int, header: bytes, chunks: Sequence[Chunk] = ()) -> None:
@@ -173,7 +176,7 @@ class DaemonError(_StreamFault):
     Attributes:
         message: the daemon's text.
         offset: position in the wire, in bytes, of the frame that carried it.
-        chunks, delivered: as in FramingError.
+        chunks, delivered, lines: as in FramingError.
     """
 
     def __init__(self, message: str, offset: int = 0, chunks: Sequence[Chunk] = ()) -> None:
