@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from ._framing import Demuxer, Frame, FrameReader
 from ._framing_py import RECEIVE_BUFFER_SIZE, again, check_truncated, readable
+from ._lines import Line, LineSplitter
+from ._lines_py import DEFAULT_MAX_LINE_SIZE
 from .errors import DaemonError, FramingError, SinkError, TruncatedStreamError
 from .protocol import DEFAULT_MAX_FRAME_SIZE, Chunk, Copied, Stream, Truncated
 from .sinks import clear, open_sink
@@ -40,6 +42,7 @@ __all__ = [
     "ChunkReader",
     "Engine",
     "FrameIterator",
+    "LineIterator",
     "Session",
     "attach",
     "chunks",
@@ -47,13 +50,14 @@ __all__ = [
     "copy",
     "exec",
     "frames",
+    "lines",
     "logs",
 ]
 
 #: Bytes of payload that wait to be taken before receiving pauses. One receive may go beyond it.
 HIGH_WATER = 256 * 1024
 
-T = TypeVar("T", Chunk, Frame)
+T = TypeVar("T", Chunk, Frame, Line)
 
 _ENGINE = ("Engine", "Session", "attach", "connect", "exec", "logs")
 
@@ -172,7 +176,7 @@ class Reader(asyncio.BufferedProtocol, Generic[T]):
             if not hasattr(self, "_iterator"):
                 self._iterator = aiter(cast("AsyncIterable[Buffer]", self._source))
             try:
-                data = await self._iterator.__anext__()
+                data = await self._iterator.__anext__()  # type: ignore[assignment]
             except StopAsyncIteration:
                 self.eof_received()
                 return
@@ -261,8 +265,10 @@ class Reader(asyncio.BufferedProtocol, Generic[T]):
             self._wakeup.set_result(None)
 
 
-def _size_of(item: Chunk | Frame) -> int:
-    return len(item) if isinstance(item, Frame) else len(item[1])
+def _size_of(item: Chunk | Frame | Line) -> int:
+    if isinstance(item, tuple):
+        return len(item[1])
+    return len(item) if isinstance(item, Frame) else len(item.data)
 
 
 class ReceiveBuffer:
@@ -348,6 +354,28 @@ class FrameIterator(Reader[Frame]):
         self._add(self._decode(memoryview(b"")))
 
 
+class LineIterator(Reader[Line]):
+    """Iterate over lines: what `lines` returns. Otherwise as ChunkReader."""
+
+    def __init__(self, source: AnyAsyncSource, splitter: LineSplitter, truncated: Truncated) -> None:
+        super().__init__(source, truncated)
+        self._splitter = splitter
+
+    def _decode(self, data: memoryview) -> list[Line]:
+        try:
+            return self._splitter.feed(data)
+        except (FramingError, DaemonError) as fault:
+            self._add(fault.lines)
+            raise
+
+    def _decode_eof(self) -> None:
+        try:
+            self._add(self._splitter.feed_eof())
+        except (FramingError, DaemonError) as fault:
+            self._add(fault.lines)
+            raise
+
+
 def chunks(
     source: AnyAsyncSource,
     /,
@@ -402,6 +430,41 @@ def frames(
         FramingError, DaemonError, OSError, TypeError: as `chunks` does.
     """
     return FrameIterator(source, max_frame_size, check_reserved, truncated)
+
+
+def lines(
+    source: AnyAsyncSource,
+    /,
+    *,
+    raw: bool = False,
+    timestamps: bool = False,
+    details: bool = False,
+    max_line_size: int = DEFAULT_MAX_LINE_SIZE,
+    max_frame_size: int | None = None,
+    check_reserved: bool = True,
+    truncated: Truncated = "error",
+) -> LineIterator:
+    """Iterate asynchronously over the lines of a stream.
+
+    Args:
+        source: as for `chunks`.
+        raw, timestamps, details, max_line_size, max_frame_size, check_reserved, truncated: as for `muxframe.lines`.
+
+    Returns:
+        An asynchronous iterator of Line.
+
+    Raises:
+        FramingError, DaemonError, OSError, TypeError: as `chunks` does.
+    """
+    splitter = LineSplitter(
+        raw=raw,
+        timestamps=timestamps,
+        details=details,
+        max_line_size=max_line_size,
+        max_frame_size=max_frame_size,
+        check_reserved=check_reserved,
+    )
+    return LineIterator(source, splitter, truncated)
 
 
 async def copy(

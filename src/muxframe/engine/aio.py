@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .. import aio
 from .._framing import Demuxer, Frame
 from .._framing_py import check_limit, check_truncated, readable
+from .._lines import Line, LineSplitter
+from .._lines_py import DEFAULT_MAX_LINE_SIZE
 from ..errors import ConnectionLostError, DaemonError, FramingError, MuxframeError
 from ..protocol import Chunk, Copied, Demuxed, Stream, Truncated
 from . import calls
@@ -45,7 +47,7 @@ __all__ = ["Engine", "Opening", "Session", "attach", "connect", "exec", "logs"]
 WRITE_SIZE = 256 * 1024  #: bytes of one write to stdin that are encrypted or packed at a time
 
 T = TypeVar("T")
-C = TypeVar("C", Chunk, Frame)
+C = TypeVar("C", Chunk, Frame, Line)
 R = TypeVar("R", bound="aio.Reader[Any]")
 
 
@@ -709,6 +711,7 @@ class Session(SessionBase):
         self._truncated = truncated
         self._collected: list[Chunk] = []  # by read_all, if it was interrupted
         self._is_closed = False
+        self._line_iterator: aio.LineIterator | None = None
         self.timeout: float | None = None
 
     async def __aenter__(self) -> Self:
@@ -737,7 +740,20 @@ class Session(SessionBase):
     def chunks(self) -> AsyncIterator[Chunk]:
         """Iterate over the payload as it comes: (stream, bytes)."""
         self._choose("payload")
-        return _Chunks(self)
+        return _Items(self, self._chunk_reader)
+
+    def lines(self, *, max_line_size: int = DEFAULT_MAX_LINE_SIZE) -> AsyncIterator[Line]:
+        """Iterate over the lines of the output: as the blocking Session."""
+        self._choose("lines")
+        if self._line_iterator is None:
+            splitter = LineSplitter(
+                raw=self._opened.is_raw,
+                timestamps=self._opened.has_timestamps,
+                details=self._opened.has_details,
+                max_line_size=max_line_size,
+            )
+            self._line_iterator = aio.LineIterator(self._link, splitter, self._truncated)
+        return _Items(self, self._line_iterator)
 
     async def copy_to(
         self, stdout: AnySink | asyncio.StreamWriter, stderr: AnySink | asyncio.StreamWriter = None, /
@@ -808,10 +824,9 @@ class Session(SessionBase):
         if self.closed:
             return
         self._link.close()
-        if self._opened.kind == "exec" and self.exit_code is None:
-            flow = calls.exec_exit(self._engine._api, self._opened.path, patience=len(calls.EXIT_POLLS))
+        if self.exit_code is None:
             try:
-                self.exit_code = await self._engine._run(flow)
+                self.exit_code = await self._engine._run(self._opened.end())
             except (OSError, MuxframeError):  # `wait` says why
                 pass
 
@@ -846,12 +861,12 @@ class Session(SessionBase):
 
     async def resize(self, height: int, width: int) -> None:
         """Tell the TTY how large its terminal is, in characters."""
-        await self._engine._run(calls.resize(self._engine._api, self._opened.path, height, width))
+        await self._engine._run(self._opened.resize(height, width))
 
     async def wait(self, timeout: float | None = None) -> int:
         """Wait for the exit of the container, or of the command; return its exit code. As the blocking Session."""
         if self.exit_code is None:
-            self.exit_code = await self._engine._run(calls.wait(self._engine._api, self._opened), timeout)
+            self.exit_code = await self._engine._run(self._opened.wait(), timeout)
         return self.exit_code
 
     @property
@@ -862,26 +877,26 @@ class Session(SessionBase):
     def close(self) -> None:
         """Close the connection. What waits for it in another task ends at once: reading as at the end."""
         self._is_closed = True
-        self._link.close()
-        if self._opened.waiting is not None:
-            self._opened.waiting.close()
+        self._opened.close()
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone, after `close`."""
-        await self._link.wait_closed()
-        if self._opened.waiting is not None:
-            await self._opened.waiting.wait_closed()
+        for link in self._opened.links():
+            await link.wait_closed()
 
 
-class _Chunks:
-    def __init__(self, session: Session) -> None:
+class _Items(Generic[C]):
+    """An iterator over what one of a session's readers gives."""
+
+    def __init__(self, session: Session, reader: aio.Reader[C]) -> None:
         self._session = session
+        self._reader: aio.Reader[C] = reader
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Chunk:
-        return await self._session._next(self._session._chunk_reader)
+    async def __anext__(self) -> C:
+        return await self._session._next(self._reader)
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -259,7 +259,7 @@ class SessionBase:
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
-        return f"<Session {self._opened.kind} {self._opened.path} {self.stream_type} {state}>"
+        return f"<Session {self._opened.path} {self.stream_type} {state}>"
 
     @property
     def closed(self) -> bool:

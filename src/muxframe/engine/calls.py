@@ -42,6 +42,9 @@ OLDEST_API = (1, 24)
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 RAW = "application/vnd.docker.raw-stream"
 
+#: Seconds between reads of a log. Four times as much fills the engine's socket and slows it down.
+LOG_DELAY = 0.0005
+
 #: An exec's exit code may come a moment after its output has ended: how often it is asked for, and how patiently.
 EXIT_POLLS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
 
@@ -181,30 +184,87 @@ def negotiate(fixed: tuple[int, int] | None) -> Flow[Api]:
 # --- sessions --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(kw_only=True)
 class Opened:
-    """A session that has been opened.
+    """A session that has been opened: what is known of it, and what can be asked of the engine about it.
 
     Attributes:
         link: the stream.
-        kind: "attach", "exec" or "logs".
+        api: the engine's.
         path: of what it is attached to, below the API's version: /containers/NAME or /exec/ID.
         is_raw: the stream is a TTY's, or merged: not framed.
         is_tty: the container or exec has a TTY.
         has_stdin: stdin was asked for.
         closes_stdin: whether a half-close reaches the container's stdin and the output goes on; None where nobody
             knows, or the container has no stdin anyway.
-        waiting: an answer to /wait, asked for before the container was started.
+        has_timestamps, has_details: what each message of a log begins with.
+        delay: seconds between reads, for what comes in small pieces: engines write each frame of a log by itself.
     """
 
     link: Any
-    kind: str
+    api: Api
     path: str
     is_raw: bool
     is_tty: bool
     has_stdin: bool = False
     closes_stdin: bool | None = None
+    has_timestamps: bool = False
+    has_details: bool = False
+    delay: float = 0.0
+
+    def resize(self, height: int, width: int) -> Flow[None]:
+        """Tell the TTY how large its terminal is."""
+        return resize(self.api, self.path, height, width)
+
+    def wait(self) -> Flow[int]:
+        """Wait for the exit; return the exit code."""
+        raise ValueError("a log has no exit to wait for")
+
+    def end(self) -> Flow[int | None]:
+        """The output has ended: return the exit code if it is to be had at once."""
+        return None
+        yield
+
+    def links(self) -> list[Any]:
+        """List its connections."""
+        return [self.link]
+
+    def close(self) -> None:
+        """Close its connections."""
+        for link in self.links():
+            link.close()
+
+
+@dataclass(kw_only=True)
+class Attached(Opened):
+    """An attach.
+
+    Attributes:
+        waiting: the link on which the container's exit will be told, if that was asked for already.
+    """
+
     waiting: Any = None
+
+    def wait(self) -> Flow[int]:
+        if self.waiting is None:
+            self.waiting = yield from open_wait(self.api, self.path, "not-running")
+        return (yield from read_wait(self.waiting))
+
+    def links(self) -> list[Any]:
+        return [self.link] if self.waiting is None else [self.link, self.waiting]
+
+
+@dataclass(kw_only=True)
+class Executed(Opened):
+    """An exec."""
+
+    def wait(self) -> Flow[int]:
+        code = yield from exec_exit(self.api, self.path)
+        assert code is not None
+        return code
+
+    def end(self) -> Flow[int | None]:
+        return exec_exit(self.api, self.path, patience=len(EXIT_POLLS))
 
 
 def attach(
@@ -257,10 +317,10 @@ def attach(
     except BaseException:
         link.close()
         raise
-    return Opened(
-        link,
-        "attach",
-        path,
+    return Attached(
+        link=link,
+        api=api,
+        path=path,
         is_raw=via == "websocket" or (is_tty and link.head.content_type != MULTIPLEXED),
         is_tty=is_tty,
         has_stdin=stdin,
@@ -373,10 +433,10 @@ def exec_(
         except BaseException:
             link.close()
             raise
-    return Opened(
-        link,
-        "exec",
-        path,
+    return Executed(
+        link=link,
+        api=api,
+        path=path,
         is_raw=tty and link.head.content_type != MULTIPLEXED,
         is_tty=tty,
         has_stdin=stdin,
@@ -445,7 +505,16 @@ def _logs(api: Api, of: str, path: str, info: Mapping[str, Any], query: dict[str
     except BaseException:
         link.close()
         raise
-    return Opened(link, "logs", path, is_raw=is_tty and content_type != MULTIPLEXED, is_tty=is_tty)
+    return Opened(
+        link=link,
+        api=api,
+        path=path,
+        is_raw=is_tty and content_type != MULTIPLEXED,
+        is_tty=is_tty,
+        has_timestamps=query["timestamps"] == "1",
+        has_details=query["details"] == "1" and api.podman is None,
+        delay=LOG_DELAY,
+    )
 
 
 def _tells_framing(api: Api) -> bool:
@@ -505,19 +574,6 @@ def read_wait(waiting: Any) -> Flow[int]:
     if error and error.get("Message"):
         raise EngineError(str(error["Message"]))
     return int(answer["StatusCode"])
-
-
-def wait(api: Api, opened: Opened) -> Flow[int]:
-    """Wait for the exit of what a session is attached to."""
-    if opened.kind == "exec":
-        code = yield from exec_exit(api, opened.path)
-        assert code is not None
-        return code
-    if opened.kind != "attach":
-        raise ValueError("a log has no exit to wait for")
-    if opened.waiting is None:
-        opened.waiting = yield from open_wait(api, opened.path, "not-running")
-    return (yield from read_wait(opened.waiting))
 
 
 def exec_exit(api: Api, path: str, *, patience: int | None = None) -> Flow[int | None]:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._framing import Demuxer, Frame, FrameReader
 from .._framing_py import readable
+from .._lines import LineReader
+from .._lines_py import DEFAULT_MAX_LINE_SIZE
 from ..copying import copy_on
 from ..errors import ConnectionLostError, DaemonError, FramingError, MuxframeError, TruncatedStreamError
 from ..protocol import Chunk, Copied, Demuxed, Stream, Truncated
 from ..sources import Source, open_source
-from . import calls
 from .base import SessionBase
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from .._lines_py import Line
     from ..sinks import AnySink
     from .base import Deadline
     from .calls import Opened
@@ -33,10 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "Session"]
 
-#: Seconds between reads of a log that comes in small pieces: engines write each frame by itself.
-LOG_DELAY = 0.0005
-
 RECEIVE_SIZE = 64 * 1024
+
+T = TypeVar("T")
 
 
 class Link(Source):
@@ -173,9 +174,9 @@ class Session(SessionBase):
         self._link: Link = opened.link
         self._link.has_stdin = opened.has_stdin
         self._truncated = truncated
-        self._frames: Iterator[Frame] = FrameReader(
-            self._link.readinto, max_frame_size=max_frame_size, truncated=truncated
-        )
+        frames = FrameReader(self._readinto, max_frame_size=max_frame_size, truncated=truncated)
+        self._frames = _UntilClosed(self, frames)
+        self._lines: Iterator[Line] | None = None
         self._demuxer = Demuxer(raw=opened.is_raw)
         self._waiting: deque[Chunk] = deque()  # decoded and not taken yet
         self._collected = (bytearray(), bytearray())  # by read_all, if it was interrupted
@@ -205,16 +206,7 @@ class Session(SessionBase):
         self._choose("frames")
         if self._opened.is_raw:
             return Frame(*self._next_chunk())
-        with self._reading:
-            try:
-                return next(self._frames)
-            except StopIteration:
-                self._finish()
-                raise
-            except TruncatedStreamError:
-                if not self.closed:
-                    raise
-                raise StopIteration from None
+        return next(self._frames)
 
     def chunks(self) -> Iterator[Chunk]:
         """Iterate over the payload as it comes: (stream, bytes).
@@ -225,6 +217,31 @@ class Session(SessionBase):
         """
         self._choose("payload")
         return _Chunks(self)
+
+    def lines(self, *, max_line_size: int = DEFAULT_MAX_LINE_SIZE) -> Iterator[Line]:
+        """Iterate over the lines of the output, as `muxframe.lines` does.
+
+        Of a log that was asked for with timestamps or details these are taken out of the lines.
+
+        Args:
+            max_line_size: largest line in bytes; a longer one comes in pieces.
+
+        Raises:
+            FramingError, DaemonError, ConnectionLostError, TimeoutError, RuntimeError: by iteration, as iteration over
+                the session does; what came before is delivered first, unfinished lines too.
+        """
+        self._choose("lines")
+        if self._lines is None:
+            reader = LineReader(
+                self._readinto,
+                raw=self._opened.is_raw,
+                timestamps=self._opened.has_timestamps,
+                details=self._opened.has_details,
+                max_line_size=max_line_size,
+                truncated=self._truncated,
+            )
+            self._lines = _UntilClosed(self, reader)
+        return self._lines
 
     def copy_to(self, stdout: AnySink, stderr: AnySink = None, /, *, delay: float | None = None) -> Copied:
         """Copy the rest of the payload to two sinks, as `muxframe.copy` does.
@@ -246,7 +263,7 @@ class Session(SessionBase):
         """
         self._choose("payload")
         if delay is None:
-            delay = LOG_DELAY if self._opened.kind == "logs" else 0.0
+            delay = self._opened.delay
         with self._reading:
             if self._is_over or self.closed:
                 return copy_on(open_source(b""), Demuxer(), stdout, stderr, waiting=self._waiting)
@@ -291,6 +308,14 @@ class Session(SessionBase):
         self._collected = (bytearray(), bytearray())
         return Demuxed(bytes(stdout), bytes(stderr))
 
+    def _readinto(self, buffer: memoryview) -> int:
+        """Read for iteration over frames or lines."""
+        with self._reading:
+            size = self._link.readinto(buffer)
+        if not size:
+            self._finish()
+        return size
+
     def _next_chunk(self) -> Chunk:
         with self._reading:
             while not self._waiting:
@@ -324,10 +349,9 @@ class Session(SessionBase):
         if self.closed:
             return
         self._link.connection.close()
-        if self._opened.kind == "exec" and self.exit_code is None:
-            flow = calls.exec_exit(self._engine._api, self._opened.path, patience=len(calls.EXIT_POLLS))
+        if self.exit_code is None:
             try:
-                self.exit_code = self._engine._run(flow)
+                self.exit_code = self._engine._run(self._opened.end())
             except (OSError, MuxframeError):  # `wait` says why
                 pass
 
@@ -394,7 +418,7 @@ class Session(SessionBase):
         Raises:
             EngineError: or one of its kinds: there is no TTY, or nothing runs any more.
         """
-        self._engine._run(calls.resize(self._engine._api, self._opened.path, height, width))
+        self._engine._run(self._opened.resize(height, width))
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the exit of the container, or of the command; return its exit code.
@@ -410,7 +434,7 @@ class Session(SessionBase):
             ValueError: a log has no exit.
         """
         if self.exit_code is None:
-            self.exit_code = self._engine._run(calls.wait(self._engine._api, self._opened), timeout)
+            self.exit_code = self._engine._run(self._opened.wait(), timeout)
         return self.exit_code
 
     @property
@@ -432,9 +456,26 @@ class Session(SessionBase):
 
     def close(self) -> None:
         """Close the connection. What is blocked on it in another thread ends at once: reading as at the end."""
-        self._link.close()
-        if self._opened.waiting is not None:
-            self._opened.waiting.close()
+        self._opened.close()
+
+
+class _UntilClosed(Generic[T]):
+    """An iterator that ends where the session is closed, which may be inside a frame."""
+
+    def __init__(self, session: Session, items: Iterator[T]) -> None:
+        self._session = session
+        self._items = items
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            return next(self._items)
+        except TruncatedStreamError:
+            if not self._session.closed:
+                raise
+            raise StopIteration from None
 
 
 class _Chunks:
