@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,3 +27,13 @@ def core(request: pytest.FixtureRequest) -> Any:
         if os.environ.get("MUXFRAME_BACKEND") == "cython":
             raise
         pytest.skip("the compiled core was not built")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with what tests/tls/make makes."""
+    if shutil.which("openssl") is None or os.name != "posix":
+        pytest.skip("there is no openssl command to make certificates with")
+    directory = tmp_path_factory.mktemp("certificates")
+    subprocess.run([Path(__file__).parent / "tls" / "make", directory], check=True)
+    return directory

@@ -1,0 +1,95 @@
+"""Servers on the loopback interface, for tests: each runs a handler once for each connection, in a thread."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+Handler = Callable[[socket.socket], None]
+
+#: What TLS tests run on.
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+@contextmanager
+def serving(listener: socket.socket, handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[Any]:
+    """Answer connections until the end of the block, then raise what a handler has raised. Yields the address."""
+    errors: list[BaseException] = []
+    threads: list[threading.Thread] = []
+
+    def run(conn: socket.socket) -> None:
+        try:
+            with conn:
+                conn.settimeout(30)
+                if tls is None:
+                    handler(conn)
+                    return
+                with tls.wrap_socket(conn, server_side=True, suppress_ragged_eofs=False) as secure:
+                    handler(secure)
+        except BaseException as error:
+            errors.append(error)
+
+    def accept() -> None:
+        while True:
+            try:
+                conn, _ = listener.accept()
+            except OSError:
+                return
+            threads.append(threading.Thread(target=run, args=(conn,), daemon=True))
+            threads[-1].start()
+
+    listener.settimeout(None)
+    listener.listen()
+    acceptor = threading.Thread(target=accept, daemon=True)
+    acceptor.start()
+    try:
+        yield listener.getsockname()
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        acceptor.join()
+        listener.close()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive(), "a handler is still busy"
+    if errors:
+        raise errors[0]
+
+
+def tcp_listener(address: str = "127.0.0.1") -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    listener.bind((address, 0))
+    return listener
+
+
+def unix_listener(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    return listener
+
+
+def server_context(certificates: Path, version: str = "1.3", name: str = "server") -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = context.maximum_version = VERSIONS[version]
+    context.load_cert_chain(certificates / f"{name}-cert.pem", certificates / f"{name}-key.pem")
+    return context
+
+
+def read_to_end(conn: socket.socket) -> bytes:
+    """Read to the end that the peer declares; a TLS connection cut off raises."""
+    pieces = []
+    while piece := conn.recv(65536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def end(conn: socket.socket) -> None:
+    """Declare the end, as engines do."""
+    if isinstance(conn, ssl.SSLSocket):
+        conn.unwrap()
+    else:
+        conn.shutdown(socket.SHUT_WR)
