@@ -321,8 +321,10 @@ def test_tls_of_the_environment(tmp_path: Path, environ: dict[str, str], directo
         if directory is None:
             assert endpoint.tls == (Tls() if scheme == "https" else None)
         else:
-            pair = [tmp_path / directory / name if directory == "certs" else None for name in ("cert.pem", "key.pem")]
-            assert endpoint.tls == Tls(tmp_path / directory / "ca.pem", *pair)
+            named = tmp_path / directory
+            has_pair = directory == "certs"
+            cert, key = (named / "cert.pem", named / "key.pem") if has_pair else (None, None)
+            assert endpoint.tls == Tls(named / "ca.pem", cert, key)
             [same] = find_endpoints(*arguments, tls=True, environ=variables, home=tmp_path)
             assert same == endpoint
 
@@ -365,8 +367,8 @@ def test_tls_argument(tmp_path: Path) -> None:
 
 def test_contexts_verify(certificates: Path) -> None:
     for tls in (Tls(), Tls.in_directory(certificates)):
-        context = Endpoint("tcp", tls=tls).ssl_context()
-        assert context is not None
+        context = tls.ssl_context
+        assert Endpoint("tcp", tls=tls).ssl_context() is context
         assert context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert [cert["subject"] for cert in context.get_ca_certs()] == [((("commonName", "muxframe test authority"),),)]
@@ -396,8 +398,8 @@ def test_missing_and_broken_files_are_named(certificates: Path, tmp_path: Path, 
 def test_encrypted_key_asks_nobody(certificates: Path, tmp_path: Path) -> None:
     for each in ("ca.pem", "cert.pem"):
         shutil.copy(certificates / each, tmp_path)
-    encrypt = ["openssl", "ec", "-aes256", "-passout", "pass:x", "-in", certificates / "key.pem"]
-    subprocess.run([*encrypt, "-out", tmp_path / "key.pem"], check=True, capture_output=True)
+    encrypt = ["openssl", "ec", "-aes256", "-passout", "pass:x", "-in", f"{certificates}/key.pem"]
+    subprocess.run([*encrypt, "-out", f"{tmp_path}/key.pem"], check=True, capture_output=True)
     with pytest.raises(ValueError, match="encrypted"):
         _ = Tls.in_directory(tmp_path).ssl_context
 
