@@ -187,15 +187,15 @@ def report(samples: dict[str, list[dict[str, float]]], attaching: dict[str, list
         cpu = ratio(runs, samples["docker-py"], "cpu")
         medians = [statistics.median(run[key] for run in runs) for key in ("wall", "cpu")]
         print(f"| {client} | {medians[0]:.2f} | {medians[1]:.2f} | {wall:.2f}x | {cpu:.2f}x |")
-    medians = {who: statistics.median(times) for who, times in attaching.items()}
+    middle = {who: statistics.median(times) for who, times in attaching.items()}
     print(f"\nattach to an idle container, median of {len(attaching['muxframe'])}:")
-    for who, median in medians.items():
-        print(f"  {who} {median * 1e3:.2f} ms ({median / medians['docker-py']:.2f}x docker-py)")
+    for who, median in middle.items():
+        print(f"  {who} {median * 1e3:.2f} ms ({median / middle['docker-py']:.2f}x docker-py)")
 
 
 def ratio(ours: list[Any], theirs: list[Any], key: str) -> float:
     """Return the median of the ratios, round by round."""
-    return statistics.median(mine[key] / other[key] for mine, other in zip(ours, theirs))
+    return float(statistics.median(mine[key] / other[key] for mine, other in zip(ours, theirs)))
 
 
 if __name__ == "__main__":

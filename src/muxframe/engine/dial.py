@@ -38,6 +38,9 @@ BLOCK_SIZE = 64 * 1024
 #: Bytes of ssh's complaints that are kept: the last ones.
 MAX_COMPLAINT_SIZE = 4096
 
+#: Seconds that are waited at a time at most.
+MAX_WAIT = 86400.0
+
 #: Seconds in which ssh is expected to end after its streams have; then it is terminated, and then killed.
 GRACE = 2.0
 
@@ -85,8 +88,8 @@ class _Deadline:
         self._at = None if check_timeout(timeout) is None else time.monotonic() + timeout  # type: ignore[operator]
 
     def left(self, share: int = 1) -> float | None:
-        """Return the seconds left, or a share of them; never 0, which would mean not to wait at all."""
-        return None if self._at is None else max((self._at - time.monotonic()) / share, 0.001)
+        """Return the seconds left, or a share of them; never 0, which would mean not to wait, nor more than C takes."""
+        return None if self._at is None else min(max((self._at - time.monotonic()) / share, 0.001), MAX_WAIT)
 
     def is_over(self) -> bool:
         return self._at is not None and time.monotonic() >= self._at
@@ -102,7 +105,13 @@ def check_timeout(timeout: float | None) -> float | None:
 def _connect_unix(endpoint: Endpoint, deadline: _Deadline) -> socket.socket:
     if not hasattr(socket, "AF_UNIX"):
         raise OSError("this Python has no Unix sockets")
-    return _connect(socket.AF_UNIX, endpoint.path, deadline.left())
+    while True:
+        try:
+            return _connect(socket.AF_UNIX, endpoint.path, deadline.left())
+        except BlockingIOError:  # its queue is full, for which Linux lets nobody wait who has a timeout
+            if deadline.is_over():
+                raise TimeoutError("the socket's queue is full") from None
+            time.sleep(0.02)
 
 
 def _connect_tcp(endpoint: Endpoint, deadline: _Deadline) -> socket.socket:
@@ -168,7 +177,7 @@ class _Hold:
 class Connection:
     """A connected stream of bytes. One thread may read while another writes; any may interrupt or close.
 
-    Closed, it raises ValueError; what else its methods raise is OSError.
+    Used after it was closed it raises ValueError; what else its methods raise is OSError.
 
     Attributes:
         hold: a context manager; entered, the descriptor stays open, however long others may have closed the
@@ -179,6 +188,7 @@ class Connection:
         self.hold = _Hold(self._release)
         self._timeout = timeout
         self._is_interrupted = False
+        self._is_write_closed = False
 
     @property
     def descriptor(self) -> int | None:
@@ -202,7 +212,8 @@ class Connection:
 
         Raises:
             TimeoutError: none was taken in time; call again.
-            OSError: the connection broke, was interrupted, or its writing side is closed.
+            ValueError: writing has been closed.
+            OSError: the connection broke or was interrupted.
         """
         raise NotImplementedError
 
@@ -238,6 +249,10 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check_writable(self) -> None:
+        if self._is_write_closed:
+            raise ValueError("the writing side is closed")
+
     def _unblock(self) -> None:
         raise NotImplementedError
 
@@ -260,14 +275,16 @@ class _SocketConnection(Connection):
 
     def recv_into(self, view: memoryview, /) -> int:
         with self.hold:
-            return self._socket.recv_into(view)
+            return 0 if self._is_interrupted else self._socket.recv_into(view)
 
     def send(self, view: memoryview, /) -> int:
         with self.hold:
+            self._check_writable()
             return self._socket.send(view)
 
     def close_write(self) -> None:
         with self.hold:
+            self._is_write_closed = True
             _shutdown(self._socket, socket.SHUT_WR)
 
     def settimeout(self, timeout: float | None) -> None:
@@ -315,11 +332,12 @@ class _TlsConnection(Connection):
     def recv_into(self, view: memoryview, /) -> int:
         with self.hold:
             deadline = _Deadline(self._timeout)
-            while (size := self._tls.read_into(view)) is None:
+            while not self._is_interrupted:
+                size = self._tls.read_into(view)
+                if size is not None:
+                    return size
                 self._receive(deadline)
-                if self._is_interrupted:
-                    return 0
-            return size
+            return 0
 
     def send(self, view: memoryview, /) -> int:
         with self.hold:
@@ -397,12 +415,12 @@ def _wait(sock: socket.socket, readable: bool, writable: bool, deadline: _Deadli
     if deadline.is_over():
         raise TimeoutError("timed out")
     seconds = deadline.left()
-    if hasattr(select, "poll"):
+    if sys.platform == "win32":
+        select.select([sock] if readable else [], [sock] if writable else [], [], seconds)
+    else:  # not select: descriptors may be above 1023
         poll = select.poll()
         poll.register(sock, (select.POLLIN if readable else 0) | (select.POLLOUT if writable else 0))
         poll.poll(None if seconds is None else math.ceil(seconds * 1000))
-    else:
-        select.select([sock] if readable else [], [sock] if writable else [], [], seconds)
 
 
 # --- ssh -------------------------------------------------------------------------------------------------------------
@@ -440,9 +458,8 @@ def spawn_ssh(endpoint: Endpoint, timeout: float | None = None) -> tuple[socket.
     ours, theirs = socket.socketpair()
     complaints, their_complaints = socket.socketpair()
     try:
-        process = subprocess.Popen(
-            ssh_command(endpoint, timeout), stdin=theirs, stdout=theirs, stderr=their_complaints
-        )
+        stdio, stderr = theirs.fileno(), their_complaints.fileno()
+        process = subprocess.Popen(ssh_command(endpoint, timeout), stdin=stdio, stdout=stdio, stderr=stderr)
     except BaseException as error:
         ours.close()
         complaints.close()
@@ -593,7 +610,6 @@ else:
             self._writing: _winapi.Overlapped | None = None
             self._rest = memoryview(b"")  # read, but not taken
             self._has_ended = False
-            self._is_write_closed = False
 
         def recv_into(self, view: memoryview, /) -> int:
             with self.hold:
@@ -623,8 +639,7 @@ else:
 
         def send(self, view: memoryview, /) -> int:
             with self.hold:
-                if self._is_write_closed:
-                    raise BrokenPipeError(errno.EPIPE, "the writing side is closed")
+                self._check_writable()
                 return self._write(bytes(view[:BLOCK_SIZE])) if view else 0
 
         def close_write(self) -> None:

@@ -63,10 +63,11 @@ class Tls:
     context: ssl.SSLContext | None = None
 
     @classmethod
-    def in_directory(cls, directory: str | os.PathLike[str]) -> Tls:
+    def in_directory(cls, directory: str | os.PathLike[str], *, verify: bool = True) -> Tls:
         """Name ca.pem, which must be there when it is used, and cert.pem with key.pem if one of them is there."""
         ca, cert, key = (Path(directory, f"{name}.pem") for name in ("ca", "cert", "key"))
-        return cls(ca, cert, key) if cert.exists() or key.exists() else cls(ca)
+        has_pair = cert.exists() or key.exists()
+        return cls(ca, cert if has_pair else None, key if has_pair else None, verify)
 
     @cached_property
     def ssl_context(self) -> ssl.SSLContext:
@@ -213,7 +214,7 @@ def find_endpoints(
         return [_read_context(context, config, tls)]
     if environ.get("DOCKER_HOST"):
         return [parse_endpoint(environ["DOCKER_HOST"], "DOCKER_HOST", tls, ambient)]
-    return [parse_endpoint(url, origin, tls, ambient) for url, origin in _usual_urls(environ, home)]
+    return [parse_endpoint(url, origin, tls, ambient) for url, origin in _usual_urls(environ, home).items()]
 
 
 def describe_failures(failures: Iterable[tuple[Endpoint, BaseException]]) -> str:
@@ -273,13 +274,11 @@ def _read_context(name: str, config: Path, tls: AnyTls) -> Endpoint:
     url = docker.get("Host") if isinstance(docker, dict) else None
     if not isinstance(docker, dict) or not isinstance(url, str):
         raise ValueError(f"{meta}: {origin} has no docker endpoint")
-    files = [config / "contexts" / "tls" / digest / "docker" / f"{kind}.pem" for kind in ("ca", "cert", "key")]
-    present = [path if path.exists() else None for path in files]
-    if present[1] or present[2]:
-        present[1:] = files[1:]  # one without the other is an error when they are read
-    is_unverified = docker.get("SkipTLSVerify") is True
-    own = Tls(*present, verify=not is_unverified) if any(present) or is_unverified else None
-    return parse_endpoint(url, origin, tls, own)
+    verify = docker.get("SkipTLSVerify") is not True
+    own = Tls.in_directory(config / "contexts" / "tls" / digest / "docker", verify=verify)
+    if own.ca is not None and not own.ca.exists():
+        own = replace(own, ca=None)  # unlike elsewhere, each of the files may be missing
+    return parse_endpoint(url, origin, tls, None if own == Tls() else own)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """TLS of a client, without I/O: ciphertext in and out by method calls, plaintext likewise.
 
-`ssl.SSLSocket` cannot end writing and read on: its shutdown(SHUT_WR) cuts the connection off without a close_notify, and
-its unwrap() waits for the peer's, losing what the peer says before. `ssl.SSLObject` over `ssl.MemoryBIO` can, with care.
-This is that care, once for blocking sockets and for asyncio.
+`ssl.SSLSocket` cannot end writing and read on: its shutdown(SHUT_WR) cuts the connection off without a close_notify,
+and its unwrap() waits for the peer's, losing what the peer says before. `ssl.SSLObject` over `ssl.MemoryBIO` can, with
+care. This is that care, once for blocking sockets and for asyncio.
 """
 
 from __future__ import annotations
 
 import ssl
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -94,7 +94,7 @@ class TlsStream:
             try:
                 if self._end is not None:
                     raise self._end
-                return self._tls.read(len(view), view)  # type: ignore[arg-type]
+                return cast(int, self._tls.read(len(view), view))  # typeshed: bytes
             except ssl.SSLWantReadError:
                 return None
             except ssl.SSLZeroReturnError:
