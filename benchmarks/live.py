@@ -124,8 +124,8 @@ def container(host: str, image: str, command: list[str]) -> Iterator[str]:
 def clients(host: str, name: str) -> dict[str, list[str]]:
     """List the commands to compare; each gets the output file's name at its end."""
     python = [sys.executable, "-c"]
-    target = "/v1.41/containers/{}/logs?stdout=1&stderr=1".format(name)
-    curl = ["curl", "--silent", "--fail", "--unix-socket", host.removeprefix("unix://"), f"http://d{target}", "--output"]
+    target = f"/v1.41/containers/{name}/logs?stdout=1&stderr=1"
+    curl = ["curl", "--silent", "--fail", "--unix-socket", host.removeprefix("unix://"), "http://d" + target, "--output"]
     return {
         "curl": curl,
         "muxframe": [*python, MUXFRAME, host, name],
