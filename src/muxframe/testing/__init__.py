@@ -8,7 +8,11 @@ It speaks attach, exec and logs as Docker or Podman of a given version do, byte 
 containers, and lets go wrong what can go wrong on the way.
 
     engine.py        LoopbackEngine: listening, connections, faults
-    api.py           what it does for each path
+    routes.py        which path is answered by what
+    lifecycle.py     create, start, kill, wait, inspect, ...
+    streams.py       attach, exec, logs
+    websocket.py     attach over WebSocket
+    detach.py        detach keys
     containers.py    containers, execs, their logs
     processes.py     scripts and what they can do
     personality.py   what differs between engines

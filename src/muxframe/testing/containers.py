@@ -299,11 +299,16 @@ class Container:
             return history
 
     def detach(self, outlet: Outlet) -> None:
-        """Forget a client."""
+        """Send no more to outlet."""
         with self.changed:
             if outlet in self._outlets:
                 self._outlets.remove(outlet)
-        outlet.cancel()
+        outlet.end()
+
+    def reset(self) -> None:
+        """Forget the last run."""
+        with self.changed:
+            self.state, self.exit_code = "created", 0
 
 
 class Service(Container):
@@ -345,8 +350,8 @@ class Exec:
         self.stdin = Stdin(self.changed, tty=self.tty)
         self._outlet: Outlet | None = None
 
-    def start(self, owner: Owner, script: Script, outlet: Outlet) -> None:
-        """Run its script, and send what it writes to outlet."""
+    def start(self, owner: Owner, script: Script, outlet: Outlet, size: tuple[int, int] | None = None) -> None:
+        """Run its script, and send what it writes to outlet. Its terminal may have a size from the beginning."""
 
         def write(stream: int, data: bytes) -> None:
             for piece in pieces(data, FRAME_SIZE[owner.flavor]):
@@ -362,6 +367,8 @@ class Exec:
             outlet.end()
 
         process = Process(self.changed, self.stdin, write, tty=self.tty, command=self.command, config=self.config)
+        if size is not None:
+            process.resize(*size)
         self._outlet = outlet
         self.is_started = self.is_running = True
         self.process = process

@@ -16,9 +16,9 @@ from urllib.parse import parse_qsl
 import h11
 
 from .answers import NO_FAULT, Answer, CutError, Fault, Request, read_message
-from .api import ROUTES, Api
 from .exchange import Exchange
 from .personality import JSON, PLAIN, Flavor, Personality, dump
+from .routes import ROUTES, answer, find_route
 from .wire import GoneError, TlsWire, Wire
 
 if TYPE_CHECKING:
@@ -89,7 +89,6 @@ class LoopbackEngine:
         self.execs: list[Exec] = []
         self.is_closed = False
         self._tls = tls
-        self._api = Api(self)
         self._containers: list[Container] = []
         self._faults: list[_Planted] = []
         self._wires: set[Wire] = set()
@@ -139,6 +138,12 @@ class LoopbackEngine:
                 return each
         found = [each for each in candidates if name and each.id.startswith(name)]
         return found[0] if len(found) == 1 else None
+
+    @property
+    def is_swarm(self) -> bool:
+        """Whether there are services or tasks."""
+        with self._lock:
+            return any(each.kind != "container" for each in self._containers)
 
     def fault(self, route: str, fault: Fault, *, container: str | None = None, times: int | None = None) -> None:
         """Let something go wrong from now on. Of several faults that apply to a request, the first planted does.
@@ -313,13 +318,11 @@ class LoopbackEngine:
         request = _request(*message)
         with self._lock:
             self.requests.append(request)
-        x = Exchange(request, Answer(wire, NO_FAULT, self.pause), self.personality)
-        route, name = self._api.find(x)
+        route, name = find_route(request.method, request.path)
         fault = self._fault_of(route.name if route else "", name)
-        if fault is not NO_FAULT:
-            x = Exchange(request, Answer(wire, fault, self.pause), self.personality)
+        x = Exchange(self, request, Answer(wire, fault, self.pause))
         if not self._refuse(x, fault):
-            self._api.answer(x, route, name)
+            answer(x, route, name)
         return request.extra if x.keeps_alive else None
 
     def _fault_of(self, route: str, name: str) -> Fault:

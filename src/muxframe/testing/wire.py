@@ -23,8 +23,8 @@ class Wire:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self.is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
-        if self.is_tcp:
+        self._sending = threading.Lock()  # held while the client does not read
+        if sock.family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def handshake(self) -> None:
@@ -39,6 +39,10 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         """Send it all."""
+        with self._sending:
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
         try:
             self._socket.sendall(data)
         except OSError as error:
@@ -90,8 +94,7 @@ class TlsWire(Wire):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._state = threading.Lock()  # of the four above; held for moments
-        self._sending = threading.Lock()  # keeps records in order; held while the client does not read
+        self._state = threading.Lock()  # of the three above; held for moments
 
     def handshake(self) -> None:
         while True:
@@ -130,7 +133,7 @@ class TlsWire(Wire):
         return data
 
     def send(self, data: bytes) -> None:
-        with self._sending:
+        with self._sending:  # keeps records in order
             with self._state:
                 try:
                     if data:
@@ -138,7 +141,7 @@ class TlsWire(Wire):
                 except self._ssl.SSLError as error:
                     raise GoneError from error
                 records = self._outgoing.read()
-            super().send(records)
+            self._send(records)
 
     def _flush(self) -> None:
         self.send(b"")
