@@ -15,10 +15,12 @@ def extensions() -> list[Extension]:
     from Cython.Build import cythonize
 
     headers = [f"src/muxframe/{name}" for name in ("_framing.h", "_pump.h", "_framing_c.pxd")]
-    of_lines = [f"src/muxframe/{name}" for name in ("_lines.h", "_lines_c.pxd")]
+    of_lines = [*headers, *(f"src/muxframe/{name}" for name in ("_lines.h", "_lines_c.pxd"))]
+    of_batches = [*of_lines, *(f"src/muxframe/{name}" for name in ("_arrow.h", "_batches_c.pxd"))]
     cores = [
         Extension("muxframe._framing_c", ["src/muxframe/_framing_c.pyx"], depends=headers),
-        Extension("muxframe._lines_c", ["src/muxframe/_lines_c.pyx"], depends=headers + of_lines),
+        Extension("muxframe._lines_c", ["src/muxframe/_lines_c.pyx"], depends=of_lines),
+        Extension("muxframe._batches_c", ["src/muxframe/_batches_c.pyx"], depends=of_batches),
     ]
     modules: list[Extension] = cythonize(cores, build_dir="build/cython")
     for module in modules:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A million log lines from a real engine, and the cost of attaching: muxframe, curl and docker-py side by side.
 
-    python benchmarks/live.py                       five rounds, with an engine of its own (tests/engines/up; needs root)
+    python benchmarks/live.py                       five rounds, with an engine of its own (needs root)
     python benchmarks/live.py --host unix:///...    with an engine that runs; TEST_IMAGE names an image with a shell
     python benchmarks/live.py --json FILE
 
@@ -35,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 LINES = 1_000_000
 #: 84 bytes with its line end, as the log lines of a chatty service.
 LINE = "2026-11-21 12:00:00,000 INFO request handled path=/v1/things/123456 status=200 t=%07d"
-SCRIPT = "exec awk 'BEGIN { for (i = 0; i < %d; i++) printf \"%s\\n\", i }'" % (LINES, LINE)
+SCRIPT = f"exec awk 'BEGIN {{ for (i = 0; i < {LINES}; i++) printf \"{LINE}\\n\", i }}'"
 
 MUXFRAME = """
 import os, sys, muxframe
@@ -125,7 +125,7 @@ def clients(host: str, name: str) -> dict[str, list[str]]:
     """List the commands to compare; each gets the output file's name at its end."""
     python = [sys.executable, "-c"]
     target = f"/v1.41/containers/{name}/logs?stdout=1&stderr=1"
-    curl = ["curl", "--silent", "--fail", "--unix-socket", host.removeprefix("unix://"), "http://d" + target, "--output"]
+    curl = ["curl", "-sf", "--unix-socket", host.removeprefix("unix://"), f"http://d{target}", "--output"]
     return {
         "curl": curl,
         "muxframe": [*python, MUXFRAME, host, name],

@@ -4,6 +4,7 @@
     muxframe.copy(source, stdout, stderr) from any source to any two sinks
     muxframe.frames(source)               whole frames, one by one
     muxframe.lines(source)                lines, with what the engine cut joined again and timestamps parsed
+    muxframe.batches(source)              the same as columns, for pyarrow, polars, duckdb and pandas
     muxframe.Demuxer()                    incremental, without I/O
     muxframe.recover(source)              what can be saved of a damaged archive
     muxframe.FrameWriter, pack_frame      the way back
@@ -14,8 +15,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._batches import BatchBuilder, LineBatch
 from ._framing import BACKEND, Demuxer, Frame, demux, demux_into, pack_frame
 from ._lines import Line, LineSplitter
+from .batches import batches
 from .copying import copy, frames
 from .errors import (
     BadRequestError,
@@ -47,6 +50,7 @@ __all__ = [
     "BACKEND",
     "HEADER_SIZE",
     "BadRequestError",
+    "BatchBuilder",
     "Chunk",
     "ConflictError",
     "ConnectionLostError",
@@ -64,6 +68,7 @@ __all__ = [
     "Gap",
     "HandshakeError",
     "Line",
+    "LineBatch",
     "LineSplitter",
     "MuxframeError",
     "NotFoundError",
@@ -74,6 +79,7 @@ __all__ = [
     "TruncatedStreamError",
     "UnknownStreamError",
     "attach",
+    "batches",
     "connect",
     "copy",
     "demux",

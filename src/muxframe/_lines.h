@@ -38,7 +38,7 @@ typedef struct mfl_rows {
     size_t count, room;             /* rows */
     int8_t *streams;
     uint8_t *flags;
-    int64_t *timestamps;
+    int64_t *timestamps;            /* NULL where none are asked for */
     int64_t *offsets;               /* count + 1, into data */
     int64_t *details_offsets;       /* count + 1, into details; NULL where none are asked for */
     mfl_bytes data, details;
@@ -70,6 +70,7 @@ typedef struct {
     int raw, timestamps, details, no_memory;
     size_t max_line_size;
     size_t max_rows, max_bytes;     /* of a set of rows */
+    size_t rows_hint, bytes_hint;   /* as many as the last set had */
     uint64_t began;                 /* lines begun that did not end in the same piece */
     uint64_t invalid;
     uint64_t offset;                /* of a raw stream */
@@ -77,16 +78,17 @@ typedef struct {
     int64_t seconds;                /* since the epoch, of it */
 } mfl_splitter;
 
-static void mfl_init(mfl_splitter *s)
+static inline void mfl_init(mfl_splitter *s)
 {
     memcpy(s->moment, "1970-01-01T00:00:00", sizeof s->moment); /* any moment whose seconds are known */
     s->seconds = 0;
     s->max_rows = s->max_bytes = SIZE_MAX;
+    s->rows_hint = 64;
 }
 
 /* --- memory ------------------------------------------------------------------------------------------------------ */
 
-static int mfl_reserve(mfl_bytes *bytes, size_t more)
+static inline int mfl_reserve(mfl_bytes *bytes, size_t more)
 {
     if (bytes->room - bytes->size >= more)
         return 1;
@@ -101,7 +103,7 @@ static int mfl_reserve(mfl_bytes *bytes, size_t more)
     return 1;
 }
 
-static int mfl_append(mfl_bytes *bytes, const uint8_t *data, size_t size)
+static inline int mfl_append(mfl_bytes *bytes, const uint8_t *data, size_t size)
 {
     if (size) {
         if (!mfl_reserve(bytes, size))
@@ -112,7 +114,7 @@ static int mfl_append(mfl_bytes *bytes, const uint8_t *data, size_t size)
     return 1;
 }
 
-static void mfl_clear(mfl_bytes *bytes)
+static inline void mfl_clear(mfl_bytes *bytes)
 {
     bytes->size = 0;
     if (bytes->room > MFL_KEEP) {
@@ -122,7 +124,7 @@ static void mfl_clear(mfl_bytes *bytes)
     }
 }
 
-static void mfl_free_rows(mfl_rows *rows)
+static inline void mfl_free_rows(mfl_rows *rows)
 {
     if (!rows)
         return;
@@ -136,7 +138,7 @@ static void mfl_free_rows(mfl_rows *rows)
     free(rows);
 }
 
-static int mfl_resize(void *column, size_t size)
+static inline int mfl_resize(void *column, size_t size)
 {
     void *grown = realloc(*(void **)column, size);
     if (grown)
@@ -144,39 +146,24 @@ static int mfl_resize(void *column, size_t size)
     return grown != NULL;
 }
 
-static int mfl_grow_rows(mfl_rows *rows, size_t room, int details)
+static inline int mfl_grow_rows(const mfl_splitter *s, mfl_rows *rows, size_t room)
 {
     if (!mfl_resize(&rows->streams, room) || !mfl_resize(&rows->flags, room) ||
-        !mfl_resize(&rows->timestamps, room * sizeof(int64_t)) ||
+        (s->timestamps && !mfl_resize(&rows->timestamps, room * sizeof(int64_t))) ||
         !mfl_resize(&rows->offsets, (room + 1) * sizeof(int64_t)) ||
-        (details && !mfl_resize(&rows->details_offsets, (room + 1) * sizeof(int64_t))))
+        (s->details && !mfl_resize(&rows->details_offsets, (room + 1) * sizeof(int64_t))))
         return 0;
     rows->room = room;
     return 1;
 }
 
-static mfl_rows *mfl_new_rows(size_t room, size_t data_room, int details)
-{
-    mfl_rows *rows = calloc(1, sizeof *rows);
-    if (!rows)
-        return NULL;
-    if (!mfl_grow_rows(rows, room, details) || !mfl_reserve(&rows->data, data_room)) {
-        mfl_free_rows(rows);
-        return NULL;
-    }
-    rows->offsets[0] = 0;
-    if (details)
-        rows->details_offsets[0] = 0;
-    return rows;
-}
-
-static void mfl_empty_rows(mfl_rows *rows)
+static inline void mfl_empty_rows(mfl_rows *rows)
 {
     rows->count = rows->data.size = rows->details.size = 0;
     rows->partial = rows->untimed = rows->plain = 0;
 }
 
-static void mfl_free(mfl_splitter *s)
+static inline void mfl_free(mfl_splitter *s)
 {
     for (int i = 0; i < MFL_STREAMS; i++) {
         free(s->unfinished[i].held.data);
@@ -194,26 +181,34 @@ static void mfl_free(mfl_splitter *s)
 
 /* --- rows -------------------------------------------------------------------------------------------------------- */
 
-/* Put the rows aside and begin others, with room for `more` bytes of lines. */
-static int mfl_rotate(mfl_splitter *s, size_t more)
+/* Begin another set, with room for `more` bytes of lines. */
+static inline int mfl_begin_rows(mfl_splitter *s, size_t more)
 {
-    size_t room = 64, bytes = more + MFL_SLACK;
-    if (s->rows) {
-        room = s->rows->count; /* as many as there were are likely to come; > 0, or it would not be full */
-        if (s->rows->data.size > bytes)
-            bytes = s->rows->data.size + s->rows->data.size / 8;
-    }
-    mfl_rows *rows = mfl_new_rows(room, bytes, s->details);
-    if (!rows) {
+    const size_t likely = s->bytes_hint + s->bytes_hint / 8;
+    mfl_rows *rows = calloc(1, sizeof *rows);
+    if (!rows || !mfl_grow_rows(s, rows, s->rows_hint) ||
+        !mfl_reserve(&rows->data, (more > likely ? more : likely) + MFL_SLACK)) {
+        mfl_free_rows(rows);
         s->no_memory = 1;
         return 0;
     }
-    if (s->rows) {
-        *(s->full ? &s->last_full->next : &s->full) = s->rows;
-        s->last_full = s->rows;
-    }
+    rows->offsets[0] = 0;
+    if (s->details)
+        rows->details_offsets[0] = 0;
     s->rows = rows;
     return 1;
+}
+
+/* Put the rows aside, if there are any. */
+static inline void mfl_set_aside(mfl_splitter *s)
+{
+    if (!s->rows || !s->rows->count)
+        return;
+    s->rows_hint = s->rows->count; /* as many are likely to come again */
+    s->bytes_hint = s->rows->data.size;
+    *(s->full ? &s->last_full->next : &s->full) = s->rows;
+    s->last_full = s->rows;
+    s->rows = NULL;
 }
 
 /* Append a row: the held bytes and then data. */
@@ -230,13 +225,17 @@ static inline void mfl_emit(mfl_splitter *s, int stream, const uint8_t *data, si
     }
     const size_t total = held + size;
     mfl_rows *rows = s->rows;
-    if (!rows || rows->count == s->max_rows ||
-        (rows->count && (rows->data.size > s->max_bytes || total > s->max_bytes - rows->data.size))) {
-        if (!mfl_rotate(s, total))
+    if (rows && (rows->count == s->max_rows ||
+                 (rows->count && (rows->data.size > s->max_bytes || total > s->max_bytes - rows->data.size)))) {
+        mfl_set_aside(s);
+        rows = NULL;
+    }
+    if (!rows) {
+        if (!mfl_begin_rows(s, total))
             return;
         rows = s->rows;
     }
-    if (rows->count == rows->room && !mfl_grow_rows(rows, 2 * rows->room, s->details)) {
+    if (rows->count == rows->room && !mfl_grow_rows(s, rows, 2 * rows->room)) {
         s->no_memory = 1;
         return;
     }
@@ -252,7 +251,8 @@ static inline void mfl_emit(mfl_splitter *s, int stream, const uint8_t *data, si
     rows->data.size += total;
     const size_t i = rows->count++;
     rows->streams[i] = (int8_t)stream;
-    rows->timestamps[i] = u->line.timestamp;
+    if (s->timestamps)
+        rows->timestamps[i] = u->line.timestamp;
     rows->flags[i] = (uint8_t)((u->line.flags & (MFL_TIMESTAMP | MFL_DETAILS)) | partial);
     rows->offsets[i + 1] = (int64_t)rows->data.size;
     rows->partial += (size_t)partial;
@@ -285,7 +285,7 @@ static inline void mfl_begin_line(mfl_splitter *s, mfl_unfinished *u)
 }
 
 /* Add to the unfinished line of a stream; hand out pieces as long as it is too large. */
-static void mfl_add(mfl_splitter *s, int stream, const uint8_t *data, size_t size)
+static inline void mfl_add(mfl_splitter *s, int stream, const uint8_t *data, size_t size)
 {
     mfl_unfinished *const u = &s->unfinished[stream];
     if (!mfl_is_open(u))
@@ -320,7 +320,7 @@ static inline void mfl_end_line(mfl_splitter *s, int stream, const uint8_t *data
 }
 
 /* Hand out the unfinished line of a stream, if there is one; CRs at its end are data: no LF follows. */
-static void mfl_close(mfl_splitter *s, int stream, int partial)
+static inline void mfl_close(mfl_splitter *s, int stream, int partial)
 {
     mfl_unfinished *const u = &s->unfinished[stream];
     if (mfl_is_open(u) && (u->held.size || !partial)) {
@@ -370,7 +370,7 @@ static inline int64_t mfl_days(int year, int month, int day)
 }
 
 /* Read `YYYY-MM-DDTHH:MM:SS` as seconds since the epoch; 0 where there is no such moment. */
-static int mfl_parse_moment(const uint8_t *p, int64_t *seconds)
+static inline int mfl_parse_moment(const uint8_t *p, int64_t *seconds)
 {
     static const uint8_t DAYS[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     const int century = mfl_two_digits(p), of_century = mfl_two_digits(p + 2), month = mfl_two_digits(p + 5),
@@ -460,7 +460,7 @@ static inline int mfl_is_detail(uint8_t c)
 }
 
 /* Is it nothing, or `k=v` and more of them behind commas? */
-static int mfl_are_details(const uint8_t *p, size_t size)
+static inline int mfl_are_details(const uint8_t *p, size_t size)
 {
     int equals = 0;
     for (size_t i = 0; i < size; i++) {
@@ -617,14 +617,14 @@ static inline void mfl_take(mfl_splitter *s, int stream, const uint8_t *data, si
 }
 
 /* Make room for the lines that size bytes of wire can complete. */
-static int mfl_prepare(mfl_splitter *s, size_t size)
+static inline int mfl_prepare(mfl_splitter *s, size_t size)
 {
     size_t more = size + MFL_SLACK;
     for (int i = 0; i < MFL_STREAMS; i++)
         more += s->unfinished[i].held.size;
     more += s->head.size;
     if (!s->rows)
-        return mfl_rotate(s, more);
+        return mfl_begin_rows(s, more);
     if (s->max_bytes == SIZE_MAX && !mfl_reserve(&s->rows->data, more))
         s->no_memory = 1;
     return !s->no_memory;
@@ -632,7 +632,7 @@ static int mfl_prepare(mfl_splitter *s, size_t size)
 
 /* Take wire bytes of a framed stream. MF_MORE: all of them. MF_FAULT: state->header is no valid header. MF_TEXT: inside
  * a systemerr frame. */
-static mf_status mfl_feed(mfl_splitter *s, mf_state *state, const uint8_t *src, size_t size, size_t *consumed)
+static inline mf_status mfl_feed(mfl_splitter *s, mf_state *state, const uint8_t *src, size_t size, size_t *consumed)
 {
     const uint8_t *p = src, *const end = src + size;
     const uint32_t mask = state->check_reserved ? 0xFFFFFFFFu : 0xFFu;
@@ -675,14 +675,14 @@ static mf_status mfl_feed(mfl_splitter *s, mf_state *state, const uint8_t *src, 
 }
 
 /* Take bytes of a raw stream. */
-static void mfl_feed_raw(mfl_splitter *s, const uint8_t *src, size_t size)
+static inline void mfl_feed_raw(mfl_splitter *s, const uint8_t *src, size_t size)
 {
     s->offset += size;
     mfl_take(s, 1, src, size, size, 0);
 }
 
 /* Return the stream whose unfinished line began first after `after`, or -1. */
-static int mfl_next_open(const mfl_splitter *s, uint64_t after)
+static inline int mfl_next_open(const mfl_splitter *s, uint64_t after)
 {
     int found = -1;
     for (int i = 0; i < MFL_STREAMS; i++)
@@ -693,14 +693,14 @@ static int mfl_next_open(const mfl_splitter *s, uint64_t after)
 }
 
 /* Begin a part whose prefix will not go on; it is stream's. */
-static void mfl_end_prefix(mfl_splitter *s, int stream)
+static inline void mfl_end_prefix(mfl_splitter *s, int stream)
 {
     if (s->head.size)
         mfl_take_prefix(s, stream, NULL, 0, 1);
 }
 
 /* End all unfinished lines; partial: where a fault cuts them off. */
-static void mfl_close_all(mfl_splitter *s, int partial)
+static inline void mfl_close_all(mfl_splitter *s, int partial)
 {
     uint64_t after = 0;
     for (int i; (i = mfl_next_open(s, after)) >= 0;) {
@@ -710,7 +710,7 @@ static void mfl_close_all(mfl_splitter *s, int partial)
 }
 
 /* Hand out what there is of unfinished lines, but for CRs at their end. */
-static void mfl_flush(mfl_splitter *s)
+static inline void mfl_flush(mfl_splitter *s)
 {
     uint64_t after = 0;
     for (int i; (i = mfl_next_open(s, after)) >= 0;) {

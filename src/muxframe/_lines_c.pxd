@@ -47,6 +47,8 @@ cdef extern from "_lines.h" nogil:
     void mfl_init(mfl_splitter *s)
     void mfl_free(mfl_splitter *s)
     void mfl_empty_rows(mfl_rows *rows)
+    void mfl_free_rows(mfl_rows *rows)
+    void mfl_set_aside(mfl_splitter *s)
     bint mfl_prepare(mfl_splitter *s, size_t size)
     mf_status mfl_feed(mfl_splitter *s, mf_state *state, const uint8_t *src, size_t size, size_t *consumed)
     void mfl_feed_raw(mfl_splitter *s, const uint8_t *src, size_t size)
@@ -75,6 +77,7 @@ cdef class _Splitter:
     cdef int set_up(self, object raw, object timestamps, object details, object max_line_size, object max_frame_size,
                     object check_reserved) except -1
     cdef int begin(self) except -1
+    cdef int begin_end(self) except -1
     cdef int take(self, const uint8_t *src, size_t size) except -1
     cdef int take_frames(self, const uint8_t *src, size_t size) except -1
     cdef int finish(self) except -1

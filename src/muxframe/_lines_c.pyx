@@ -140,7 +140,8 @@ cdef Line make_line(const mfl_rows *rows, size_t i):
     cdef Line line = Line.__new__(Line)
     line.number = <uint8_t>rows.streams[i]
     line.flags = rows.flags[i]
-    line.when = rows.timestamps[i]
+    if line.flags & MFL_TIMESTAMP:
+        line.when = rows.timestamps[i]
     line.data = copy_bytes(rows.data.data + rows.offsets[i], <size_t>(rows.offsets[i + 1] - rows.offsets[i]))
     if line.flags & MFL_DETAILS:
         line.details = copy_bytes(
@@ -194,16 +195,25 @@ cdef class _Splitter:
 
     cdef int begin(self) except -1:
         """Begin a call that takes bytes; it ends with turn.leave()."""
+        self.begin_end()
+        try:
+            if self.core.no_memory:
+                raise RuntimeError(f"the {type(self).__name__} ran out of memory inside a call and has lost its place")
+            if self.closed:
+                raise ValueError("feed after feed_eof")
+        except BaseException:
+            self.turn.leave()
+            raise
+        return 0
+
+    cdef int begin_end(self) except -1:
+        """Begin the call that takes the end; it ends with turn.leave()."""
         self.turn.enter(self)
         try:
             if self.demuxer is None:
                 raise TypeError(f"{type(self).__name__} is not initialised")
             if self.fault is not None:
                 raise again(self.fault)
-            if self.core.no_memory:
-                raise RuntimeError(f"the {type(self).__name__} ran out of memory inside a call and has lost its place")
-            if self.closed:
-                raise ValueError("feed after feed_eof")
         except BaseException:
             self.turn.leave()
             raise
@@ -329,18 +339,13 @@ cdef class LineSplitter(_Splitter):
             self.turn.leave()
 
     def feed_eof(self):
-        self.turn.enter(self)
+        self.begin_end()
         try:
-            if self.demuxer is None:
-                raise TypeError(f"{type(self).__name__} is not initialised")
-            if self.fault is not None:
-                raise again(self.fault)
             self.finish()
             return self.lines()
         except (FramingError, DaemonError) as fault:
-            if self.fault is None:
-                self.break_off(fault)
-                fault.lines = self.lines()
+            self.break_off(fault)
+            fault.lines = self.lines()
             raise
         finally:
             self.turn.leave()

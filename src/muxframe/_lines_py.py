@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import re
 from _thread import RLock
-from datetime import date
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,7 @@ _TIMESTAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d
 _DETAILS_CHARACTERS = re.compile(rb"[A-Za-z0-9_.~%+=,-]*")  # what url.QueryEscape leaves, "=" and ","
 _DETAILS = re.compile(rb"(?:[^=,]*=[^=,]*(?:,[^=,]*=[^=,]*)*)?")
 _SECOND = 1_000_000_000  # nanoseconds
-_EPOCH = date(1970, 1, 1).toordinal()
+_EPOCH = 719_163  # date(1970, 1, 1).toordinal()
 
 
 # --- timestamps ------------------------------------------------------------------------------------------------------
@@ -84,6 +83,8 @@ def _parse_timestamp(text: bytes) -> int | None:
 @lru_cache(maxsize=64)
 def _seconds(moment: bytes, zone: bytes) -> int | None:
     """Return seconds since the epoch, or None where there is no such moment."""
+    from datetime import date  # here: `import muxframe` need not wait for it
+
     hour, minute, second = int(moment[11:13]), int(moment[14:16]), int(moment[17:19])
     try:
         day = date(int(moment[:4]), int(moment[5:7]), int(moment[8:10])).toordinal() - _EPOCH
@@ -271,28 +272,8 @@ class _Unfinished:
         return later == 0 or (later == _SECOND and whole and self.part_whole)
 
 
-class LineSplitter:
-    """Take a stream's lines apart as it arrives, without doing any I/O.
-
-    Feed it what comes off the wire, cut anywhere. Of each stream it remembers an unfinished line, up to max_line_size.
-    Safe to share between threads: calls take turns.
-
-    Args:
-        raw: the stream is a terminal's: no frames, all of it stdout.
-        timestamps: the log was asked for with timestamps=1: a prefix to be taken out of the line.
-        details: the same for details=1. Podman sends none, whatever it is asked for.
-        max_line_size: largest line in bytes, CRs of the line end included; a longer one comes in pieces.
-        max_frame_size, check_reserved: as for Demuxer.
-
-    Raises:
-        TypeError, ValueError: max_line_size or max_frame_size is not a size.
-
-    >>> splitter = LineSplitter()
-    >>> splitter.feed(b"\\x01\\0\\0\\0\\0\\0\\0\\x07one\\ntwo")
-    [Line(<Stream.STDOUT: 1>, None, b'one')]
-    >>> splitter.feed_eof()
-    [Line(<Stream.STDOUT: 1>, None, b'two')]
-    """
+class _Splitter:
+    """What completes lines: all but handing them out."""
 
     __slots__ = (
         "__weakref__",
@@ -304,7 +285,6 @@ class LineSplitter:
         "_head",
         "_invalid",
         "_is_lost",
-        "_lines",
         "_lock",
         "_max_line_size",
         "_offset",
@@ -315,13 +295,12 @@ class LineSplitter:
 
     def __init__(
         self,
-        *,
-        raw: bool = False,
-        timestamps: bool = False,
-        details: bool = False,
-        max_line_size: int = DEFAULT_MAX_LINE_SIZE,
-        max_frame_size: int | None = None,
-        check_reserved: bool = True,
+        raw: bool,
+        timestamps: bool,
+        details: bool,
+        max_line_size: int,
+        max_frame_size: int | None,
+        check_reserved: bool,
     ) -> None:
         self._max_line_size = check_max_line_size(max_line_size)
         self._demuxer = Demuxer(max_frame_size=max_frame_size, check_reserved=check_reserved)
@@ -336,7 +315,6 @@ class LineSplitter:
             self._head = b""
         self._invalid = 0
         self._offset = 0  # of a raw stream
-        self._lines: list[Line] = []  # completed in this call
         self._fault: FramingError | DaemonError | None = None
         self._is_lost = False
         self._closed = False
@@ -351,85 +329,54 @@ class LineSplitter:
         """How many frames (of a raw stream: lines) had no valid timestamp where one was due."""
         return self._invalid
 
-    def feed(self, data: Buffer, /) -> list[Line]:
-        """Take bytes off the wire and return the lines that end in them.
+    def _emit(self, stream: int, data: bytes, partial: bool) -> None:
+        """Take a completed line."""
+        raise NotImplementedError
 
-        Args:
-            data: C-contiguous bytes-like object of any size. Read during the call, not kept.
+    def _completed(self) -> list[Any]:
+        """Hand out what was completed."""
+        raise NotImplementedError
 
-        Returns:
-            Lines in the order in which they end.
-
-        Raises:
-            FramingError: the header at `exc.offset` is invalid. The lines before it, unfinished ones included, are in
-                `exc.lines`; every later call raises the same.
-            DaemonError: the stream carried a systemerr frame; otherwise as FramingError.
-            BufferError: data is not contiguous.
-            MemoryError: there was none for the lines. They are lost; every later call raises RuntimeError.
-            ValueError: feed_eof was called before.
-        """
+    def _feed(self, data: Buffer) -> list[Any]:
         with readable(data) as view, self._turn():
             self._check_open()
             return self._run(self._take, data if type(data) is bytes else bytes(view))
 
-    def flush(self) -> list[Line]:
-        """Hand out what there is of unfinished lines: prompts, say, that nobody will end before they are answered.
-
-        CRs at their end stay: LF may follow.
-
-        Returns:
-            Pieces, marked as partial; the rest of the line, or its end, comes as another piece.
-
-        Raises:
-            ValueError, RuntimeError, FramingError, DaemonError: as `feed`.
-        """
-        with self._turn():
-            self._check_open()
-            return self._run(self._flush)
-
-    def feed_eof(self) -> list[Line]:
-        """Say that the stream has ended, and return the unfinished lines. Nothing can be fed afterwards.
-
-        Raises:
-            TruncatedStreamError: it ended inside a frame. The unfinished lines are in `exc.lines`; every later call
-                raises the same.
-            DaemonError: it ended inside a systemerr frame; otherwise as TruncatedStreamError.
-        """
+    def _feed_eof(self) -> list[Any]:
         with self._turn():
             if self._fault is not None:
                 raise again(self._fault)
             return self._run(self._finish)
 
-    # --- from here on the lock is held
-
     def _turn(self) -> RLock:
         """Return the lock, for this call's turn; a call from inside another on the same thread is refused."""
         if self._lock._is_owned():  # type: ignore[attr-defined]
-            raise RuntimeError("LineSplitter is in use: re-entrant call")
+            raise RuntimeError(f"{type(self).__name__} is in use: re-entrant call")
         return self._lock
+
+    # --- from here on the lock is held
 
     def _check_open(self) -> None:
         if self._fault is not None:
             raise again(self._fault)
         if self._is_lost:
-            raise RuntimeError("the LineSplitter ran out of memory inside a call and has lost its place")
+            raise RuntimeError(f"the {type(self).__name__} ran out of memory inside a call and has lost its place")
         if self._closed:
             raise ValueError("feed after feed_eof")
 
-    def _run(self, work: Callable[..., None], *arguments: bytes) -> list[Line]:
-        """Return the lines that a piece of work completes; put them into the fault that ends it."""
+    def _run(self, work: Callable[..., None], *arguments: bytes) -> list[Any]:
+        """Return what a piece of work completes; put it into the fault that ends it."""
         try:
             work(*arguments)
         except (FramingError, DaemonError) as fault:
             self._break_off()
             self._fault = again(fault)  # not fault itself: its traceback would keep lines alive
-            fault.lines, self._lines = self._lines, []
+            fault.lines = self._completed()
             raise
         except MemoryError:
             self._is_lost = True
             raise
-        lines, self._lines = self._lines, []
-        return lines
+        return self._completed()
 
     def _take(self, wire: bytes) -> None:
         if self._raw:
@@ -553,10 +500,6 @@ class LineSplitter:
             line.data.clear()
             line.is_cut = False
 
-    def _emit(self, stream: int, data: bytes, partial: bool) -> None:
-        line = self._unfinished[stream]
-        self._lines.append(_line(_STREAMS[stream], line.timestamp, data, partial, line.details))
-
     def _open_streams(self) -> list[int]:
         """Return the streams that have an unfinished line, in the order in which those began."""
         streams = [stream for stream, line in enumerate(self._unfinished) if line.is_open]
@@ -596,6 +539,97 @@ class LineSplitter:
         rest = self._take_prefix(stream, b"", True)
         if rest:
             self._add(stream, rest)
+
+
+class LineSplitter(_Splitter):
+    """Take a stream's lines apart as it arrives, without doing any I/O.
+
+    Feed it what comes off the wire, cut anywhere. Of each stream it remembers an unfinished line, up to max_line_size.
+    Safe to share between threads: calls take turns.
+
+    Args:
+        raw: the stream is a terminal's: no frames, all of it stdout.
+        timestamps: the log was asked for with timestamps=1: a prefix to be taken out of the line.
+        details: the same for details=1. Podman sends none, whatever it is asked for.
+        max_line_size: largest line in bytes, CRs of the line end included; a longer one comes in pieces.
+        max_frame_size, check_reserved: as for Demuxer.
+
+    Raises:
+        TypeError, ValueError: max_line_size or max_frame_size is not a size.
+
+    >>> splitter = LineSplitter()
+    >>> splitter.feed(b"\\x01\\0\\0\\0\\0\\0\\0\\x07one\\ntwo")
+    [Line(<Stream.STDOUT: 1>, None, b'one')]
+    >>> splitter.feed_eof()
+    [Line(<Stream.STDOUT: 1>, None, b'two')]
+    """
+
+    __slots__ = ("_lines",)
+
+    def __init__(
+        self,
+        *,
+        raw: bool = False,
+        timestamps: bool = False,
+        details: bool = False,
+        max_line_size: int = DEFAULT_MAX_LINE_SIZE,
+        max_frame_size: int | None = None,
+        check_reserved: bool = True,
+    ) -> None:
+        self._lines: list[Line] = []  # completed in this call
+        super().__init__(raw, timestamps, details, max_line_size, max_frame_size, check_reserved)
+
+    def feed(self, data: Buffer, /) -> list[Line]:
+        """Take bytes off the wire and return the lines that end in them.
+
+        Args:
+            data: C-contiguous bytes-like object of any size. Read during the call, not kept.
+
+        Returns:
+            Lines in the order in which they end.
+
+        Raises:
+            FramingError: the header at `exc.offset` is invalid. The lines before it, unfinished ones included, are in
+                `exc.lines`; every later call raises the same.
+            DaemonError: the stream carried a systemerr frame; otherwise as FramingError.
+            BufferError: data is not contiguous.
+            MemoryError: there was none for the lines. They are lost; every later call raises RuntimeError.
+            ValueError: feed_eof was called before.
+        """
+        return self._feed(data)
+
+    def flush(self) -> list[Line]:
+        """Hand out what there is of unfinished lines: prompts, say, that nobody will end before they are answered.
+
+        CRs at their end stay: LF may follow.
+
+        Returns:
+            Pieces, marked as partial; the rest of the line, or its end, comes as another piece.
+
+        Raises:
+            ValueError, RuntimeError, FramingError, DaemonError: as `feed`.
+        """
+        with self._turn():
+            self._check_open()
+            return self._run(self._flush)
+
+    def feed_eof(self) -> list[Line]:
+        """Say that the stream has ended, and return the unfinished lines. Nothing can be fed afterwards.
+
+        Raises:
+            TruncatedStreamError: it ended inside a frame. The unfinished lines are in `exc.lines`; every later call
+                raises the same.
+            DaemonError: it ended inside a systemerr frame; otherwise as TruncatedStreamError.
+        """
+        return self._feed_eof()
+
+    def _emit(self, stream: int, data: bytes, partial: bool) -> None:
+        line = self._unfinished[stream]
+        self._lines.append(_line(_STREAMS[stream], line.timestamp, data, partial, line.details))
+
+    def _completed(self) -> list[Any]:
+        lines, self._lines = self._lines, []
+        return lines
 
 
 class LineReader:
