@@ -97,8 +97,12 @@ def pack(stream: int, payload: bytes, *, size: int | None = None, reserved: byte
 def random_wire(rng: random.Random, *, max_frames: int = 12) -> bytes:
     """Make a stream of valid frames of telling sizes; two times out of three, damage it."""
     frames = [pack(rng.choice((0, 1, 1, 2, 2)), _some_payload(rng)) for _ in range(rng.randrange(max_frames + 1))]
-    damage = rng.choice((None, None, None, *_DAMAGES))
-    return b"".join(frames) if damage is None else damage(frames, rng)
+    return b"".join(frames) if rng.random() < 1 / 3 else random_damage(frames, rng)
+
+
+def random_damage(frames: list[bytes], rng: random.Random) -> bytes:
+    """Join frames to a stream that is damaged somewhere."""
+    return rng.choice(_DAMAGES)(frames, rng)
 
 
 def cuts(data: bytes, rng: random.Random) -> list[bytes]:
