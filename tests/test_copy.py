@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from muxframe import (
     copy,
     frames,
 )
+from muxframe.copying import copy_on
+from muxframe.sources import open_source
 
 pack = oracle.pack
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX descriptors")
@@ -961,3 +964,30 @@ def test_signals_while_waiting() -> None:
         assert process.stdout.readline() == "interrupted\n"
         process.stdin.close()
         assert process.wait() == 0
+
+
+def test_what_was_received_before_counts(tmp_path: Path) -> None:
+    """A session has received some with the head of an answer; the rest goes between descriptors."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, (tmp_path / "out").open("wb", 0) as out, (tmp_path / "err").open("wb", 0) as err:
+        theirs.sendall(pack(1, b"later") + pack(2, b"oh no"))
+        theirs.shutdown(socket.SHUT_WR)
+        source = open_source(ours)
+        source.received = memoryview(pack(1, b"first, ") + pack(2, b"well, "))
+        waiting = deque([(Stream.STDERR, b"decoded, "), (Stream.STDOUT, b"decoded, ")])
+        assert copy_on(source, Demuxer(), out, err, waiting=waiting) == Copied(21, 20, 4)
+    assert not waiting
+    assert (tmp_path / "out").read_bytes() == b"decoded, first, later"
+    assert (tmp_path / "err").read_bytes() == b"decoded, well, oh no"
+
+
+def test_decoded_payload_that_a_sink_refuses_is_kept() -> None:
+    def refuse(payload: bytes) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    waiting = deque([(Stream.STDOUT, b"one"), (Stream.STDERR, b"two"), (Stream.STDOUT, b"three")])
+    with pytest.raises(SinkError) as caught:
+        copy_on(open_source(b""), Demuxer(), bytearray(), refuse, waiting=waiting)
+    assert caught.value.delivered == Copied(3, 0, 0)
+    assert caught.value.undelivered == [(Stream.STDERR, b"two")]
+    assert list(waiting) == [(Stream.STDOUT, b"three")]

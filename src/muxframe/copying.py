@@ -246,19 +246,24 @@ class _Delivery:
         if Pump is None or None in descriptors or not isinstance(self._demuxer, Demuxer):
             return False
         pump = Pump(self._demuxer, *descriptors, BLOCK_SIZE, self._is_ordered, delay)
+        before = self._sizes
+
+        def count() -> None:
+            self._sizes = [size + more for size, more in zip(before, pump.sizes)]
+
         try:
             has_ended: bool = pump.run()
         except (FramingError, DaemonError) as fault:
-            self._sizes = list(pump.sizes)
+            count()
             fault.delivered = self.copied()
             raise
         except Exception as error:  # of a sink, of the source, or of a signal handler while one of them was waited for
-            self._sizes = list(pump.sizes)
+            count()
             pending, rest = pump.pending, pump.rest
             if pump.failed is None and not any(pending) and not rest:
                 raise
             self._fail(pump.failed if pump.failed is not None else int(not pending[0]), error, pending, rest)
-        self._sizes = list(pump.sizes)
+        count()
         if not has_ended:
             self.deliver(pump.rest)
         return has_ended
