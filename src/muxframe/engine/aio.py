@@ -21,7 +21,7 @@ from .._lines_py import DEFAULT_MAX_LINE_SIZE
 from ..errors import ConnectionLostError, DaemonError, FramingError, MuxframeError
 from ..protocol import Chunk, Copied, Demuxed, Stream, Truncated
 from . import calls
-from .base import DEFAULT_TIMEOUT, Deadline, EngineBase, SessionBase
+from .base import DEFAULT_TIMEOUT, TOO_LATE, Deadline, EngineBase, SessionBase
 from .dial import spawn_ssh
 from .endpoint import describe_failures, find_endpoints, reason_of
 from .handshake import Conversation, LateBody, Response
@@ -52,17 +52,20 @@ R = TypeVar("R", bound="aio.Reader[Any]")
 
 
 class Opening(Generic[T]):
-    """Something that is still to be opened: `await` it, or `async with` it."""
+    """Something that is still to be opened: `await` it, or `async with` it. Once."""
 
     def __init__(self, open_it: Callable[[], Awaitable[T]]) -> None:
-        self._open = open_it
+        self._open: Callable[[], Awaitable[T]] | None = open_it
         self._opened: Any = None
 
     def __await__(self) -> Generator[Any, None, T]:
-        return self._open().__await__()
+        open_it, self._open = self._open, None
+        if open_it is None:
+            raise RuntimeError("cannot be opened twice: make the call again")
+        return open_it().__await__()
 
     async def __aenter__(self) -> T:
-        opened = await self._open()
+        opened = await self
         self._opened = opened
         await self._opened.__aenter__()
         return opened
@@ -273,7 +276,7 @@ async def _until(deadline: Deadline) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         if limit.expired():
-            raise TimeoutError("the engine did not answer in time") from None
+            raise TimeoutError(TOO_LATE) from None
         raise
 
 
@@ -409,7 +412,7 @@ class Link(asyncio.BufferedProtocol):
         self._received = received
         self._connection = connection
         self._tls = connection.tls
-        self._reader: aio.ChunkReader | aio.FrameIterator | None = None
+        self._reader: aio.Reader[Any] | None = None
         self._transport: Any = None
         self._lost: Exception | None = None
         self._has_ended = False
@@ -418,6 +421,7 @@ class Link(asyncio.BufferedProtocol):
         self._writer: socket.socket | None = None
         self._writing = asyncio.Lock()
         self._is_writable: asyncio.Future[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._unsent = bytearray()  # of what has been packed
         self._answer = b""
         self._answering: asyncio.Task[None] | None = None
@@ -444,7 +448,7 @@ class Link(asyncio.BufferedProtocol):
             self._connection.close()
             raise
 
-    def start_reading(self, reader: aio.ChunkReader | aio.FrameIterator) -> None:
+    def start_reading(self, reader: aio.Reader[Any]) -> None:
         """Give everything that comes from now on to reader."""
         self._reader = reader
         reader.connection_made(self._transport)
@@ -497,7 +501,7 @@ class Link(asyncio.BufferedProtocol):
             self._fail(error)
         else:
             self._end()
-        return False
+        return self._ending is not None
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._gone.done():
@@ -545,7 +549,19 @@ class Link(asyncio.BufferedProtocol):
 
     def _end(self) -> None:
         assert self._reader is not None
-        self._reader.eof_received()
+        if self._connection.process is None:
+            self._reader.eof_received()
+            self._transport.close()
+        elif self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._end_ssh(self._connection.process, self._reader))
+
+    async def _end_ssh(self, process: SshProcess, reader: aio.Reader[Any]) -> None:
+        """Let ssh say whether this is a proper end."""
+        failure = await asyncio.to_thread(process.failure)
+        if failure is None:
+            reader.eof_received()
+        else:
+            reader.connection_lost(ConnectionLostError(failure))
         self._transport.close()
 
     def _fail(self, error: Exception) -> None:
@@ -667,8 +683,9 @@ class Link(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Close the connection. Reading ends."""
         self.is_closed = True
-        if self._answering is not None:
-            self._answering.cancel()
+        for task in (self._answering, self._ending):
+            if task is not None:
+                task.cancel()
         if self._writer is not None:
             if self._is_writable is not None:
                 asyncio.get_running_loop().remove_writer(self._writer.fileno())

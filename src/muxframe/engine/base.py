@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from .endpoint import Endpoint
     from .parameters import Moment
 
-__all__ = ["DEFAULT_TIMEOUT", "Deadline", "EngineBase", "SessionBase"]
+__all__ = ["DEFAULT_TIMEOUT", "TOO_LATE", "Deadline", "EngineBase", "SessionBase"]
 
 #: Seconds for connecting, and for each answer that is not a stream.
 DEFAULT_TIMEOUT = 60.0
+
+TOO_LATE = "the engine did not answer in time"
 
 S = TypeVar("S")  # what opens a session: the session itself, or what can be awaited for it
 
@@ -235,7 +237,7 @@ class Deadline:
             return None
         left = self._end - time.monotonic()
         if left <= 0:
-            raise TimeoutError("the engine did not answer in time")
+            raise TimeoutError(TOO_LATE)
         return left
 
 

@@ -12,11 +12,11 @@ from .._framing_py import check_limit, check_truncated
 from ..errors import ConnectionLostError
 from ..protocol import Truncated
 from . import calls
-from .base import DEFAULT_TIMEOUT, Deadline, EngineBase
+from .base import DEFAULT_TIMEOUT, TOO_LATE, Deadline, EngineBase
 from .dial import dial
 from .endpoint import describe_failures, find_endpoints
 from .handshake import Conversation, LateBody, Response
-from .session import RECEIVE_SIZE, Link, Session
+from .session import RECEIVE_SIZE, Link, Session, is_timeout, lost
 
 if TYPE_CHECKING:
     import os
@@ -212,14 +212,19 @@ class _Run:
         connection, conversation = self._connection, self._conversation
         assert connection is not None
         request = calls.signed(step.request, self._engine._endpoint.prefix, self._engine._auth)
-        _send(connection, conversation.send(request, stream=isinstance(step, calls.Open)), deadline)
-        if isinstance(step, calls.Open) and step.is_late:
-            return self._hand_over(Link(connection, None, b"", LateBody(conversation)))
-        buffer = memoryview(bytearray(RECEIVE_SIZE))
-        while not conversation.is_complete:
-            conversation.receive(buffer[: _receive(connection, buffer, deadline)])
-            if conversation.is_stream:
-                return self._hand_over(Link(connection, conversation.response, *conversation.take_over()))
+        try:
+            _send(connection, conversation.send(request, stream=isinstance(step, calls.Open)), deadline)
+            if isinstance(step, calls.Open) and step.is_late:
+                return self._hand_over(Link(connection, None, b"", LateBody(conversation)))
+            buffer = memoryview(bytearray(RECEIVE_SIZE))
+            while not conversation.is_complete:
+                conversation.receive(buffer[: _receive(connection, buffer, deadline)])
+                if conversation.is_stream:
+                    return self._hand_over(Link(connection, conversation.response, *conversation.take_over()))
+        except OSError as error:
+            if is_timeout(error):
+                raise TimeoutError(TOO_LATE) from None
+            raise lost(error) from error
         conversation.response.check()
         return conversation.response
 

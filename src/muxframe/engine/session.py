@@ -99,7 +99,7 @@ class Link(Source):
         try:
             size = self.connection.recv_into(buffer)
         except (OSError, ValueError) as error:  # ValueError: the connection is closed
-            if isinstance(error, OSError) and is_timeout(error) and not self.is_closed:
+            if is_timeout(error) and not self.is_closed:
                 raise
             self.is_over = True
             if self.is_closed or (self.has_stdin and isinstance(error, ConnectionResetError)):
@@ -131,7 +131,7 @@ class Link(Source):
         try:
             while view:
                 view = view[self.connection.send(view) :]
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: the output has ended, and the connection with it
             if not is_timeout(error):
                 raise lost(error) from error
             error.characters_written = size - len(view)  # type: ignore[attr-defined]
@@ -143,7 +143,7 @@ class Link(Source):
         self.connection.close()
 
 
-def is_timeout(error: OSError) -> bool:
+def is_timeout(error: Exception) -> bool:
     """Say whether a timeout of ours has passed; the system's (ETIMEDOUT) means that the connection is dead."""
     return isinstance(error, TimeoutError) and error.errno is None
 
@@ -444,7 +444,8 @@ class Session(SessionBase):
 
     @timeout.setter
     def timeout(self, seconds: float | None) -> None:
-        self._link.connection.settimeout(seconds)
+        if not (self.closed or self._is_over):
+            self._link.connection.settimeout(seconds)
         self._timeout = seconds
 
     _timeout: float | None = None
