@@ -134,7 +134,7 @@ class Link(Source):
         except (OSError, ValueError) as error:  # ValueError: the output has ended, and the connection with it
             if not is_timeout(error):
                 raise lost(error) from error
-            error.characters_written = size - len(view)  # type: ignore[attr-defined]
+            error.characters_written = size - len(view)  # type: ignore[union-attr]
             raise
 
     def close(self) -> None:
