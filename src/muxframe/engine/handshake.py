@@ -194,23 +194,26 @@ class _HttpBody(Body):
 
     def __init__(self, connection: h11.Connection) -> None:
         self._connection = connection
+        self._fault: h11.RemoteProtocolError | None = None
 
     def feed(self, data: Buffer) -> bytes:
-        try:
-            if not self.is_over:
-                self._connection.receive_data(bytes(data))
-            return self.held()
-        except h11.RemoteProtocolError as error:
-            raise ConnectionLostError(f"the answer broke off: {error}") from None
+        if not self.is_over and self._fault is None:
+            self._connection.receive_data(bytes(data))
+        return self.held()
 
     def held(self) -> bytes:
-        """Return what has come with the head."""
+        """Return what has come, with the head for example; a fault is raised once nothing is before it."""
         parts: list[bytes] = []
-        while not self.is_over and (event := self._connection.next_event()) is not h11.NEED_DATA:
-            if isinstance(event, h11.Data):
-                parts.append(bytes(event.data))
-            else:
-                self.is_over = True
+        try:
+            while not self.is_over and (event := self._connection.next_event()) is not h11.NEED_DATA:
+                if isinstance(event, h11.Data):
+                    parts.append(bytes(event.data))
+                else:
+                    self.is_over = True
+        except h11.RemoteProtocolError as error:
+            self._fault = self._fault or error
+        if self._fault is not None and not parts:
+            raise ConnectionLostError(f"the answer broke off: {self._fault}")
         return b"".join(parts)
 
 
