@@ -252,7 +252,7 @@ class _Run:
             if isinstance(error, TimeoutError) and error.errno is None:
                 raise
             raise lost(error) from error
-        conversation.response.check()
+        conversation.check()
         return conversation.response
 
     async def _hand_over(self, head: Response | None, received: bytes, body: Body | None) -> Link:

@@ -2,7 +2,7 @@
 
 A call is a generator (a flow) that yields steps and is sent their results:
 
-    Call(request)     -> Response      an ordinary exchange; raises for status >= 300
+    Call(request)     -> Response      an ordinary exchange; raises for status >= 300, save 304: it was so already
     Open(request)     -> Link          an answer that becomes a stream; raises likewise
     Read(link)        -> bytes         the rest of such a stream, to its end
     Sleep(seconds)    -> None

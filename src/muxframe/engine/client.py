@@ -154,7 +154,7 @@ class Engine(EngineBase["Session"]):
             headers: beyond the usual.
 
         Returns:
-            The answer, whole, of status 200..299.
+            The answer, whole, of status 200..299, or 304 (nothing was to be done).
 
         Raises:
             EngineError: or one of its kinds, for any other status.
@@ -225,7 +225,7 @@ class _Run:
             if is_timeout(error):
                 raise TimeoutError(TOO_LATE) from None
             raise lost(error) from error
-        conversation.response.check()
+        conversation.check()
         return conversation.response
 
     def _hand_over(self, link: Link) -> Link:

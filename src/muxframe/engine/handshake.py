@@ -136,7 +136,7 @@ class Response:
         Raises:
             NotFoundError, ConflictError, BadRequestError, EngineError: by status; HandshakeError for a redirect.
         """
-        if self.status < 300:
+        if self.status < 300 or self.status == 304:  # 304: it was so already
             return
         message = self._message()
         if self.status < 400:
@@ -254,6 +254,17 @@ class Conversation:
         head = self._head
         return Response(head.status, head.reason, head.headers, b"".join(self._body))
 
+    def check(self) -> None:
+        """Raise what the whole answer stands for, if it is no success, or not the stream that was asked for.
+
+        Raises:
+            EngineError: or one of its kinds.
+        """
+        response = self.response
+        response.check()
+        if self._wants_stream:
+            raise HandshakeError("the answer is no stream", response.status, response.reason)
+
     def send(self, request: Request, *, stream: bool = False) -> bytes:
         """Begin an exchange; return the bytes to send.
 
@@ -352,7 +363,7 @@ class LateBody(Body):
             self._conversation.receive(data)
             if not self._conversation.is_stream:
                 if self._conversation.is_complete:
-                    self._conversation.response.check()
+                    self._conversation.check()
                 return b""
             self._has_begun = True
             received, self._inner = self._conversation.take_over()
