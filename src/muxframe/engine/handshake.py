@@ -127,7 +127,7 @@ class Response:
         """
         try:
             return json.loads(self.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise HandshakeError(f"the answer is no JSON: {error}", self.status, self.reason) from None
 
     def check(self) -> None:
@@ -152,10 +152,10 @@ class Response:
         text = self.body[:MAX_MESSAGE_SIZE].decode("utf-8", "replace").strip()
         try:
             answer = json.loads(self.body)
-            message = str(answer["message"])
-        except (ValueError, LookupError, TypeError):
+            message = str(answer["message"])[:MAX_MESSAGE_SIZE]
+        except (ValueError, LookupError, TypeError, RecursionError):
             return text or "the engine said no more"
-        cause = str(answer.get("cause") or "")
+        cause = str(answer.get("cause") or "")[:MAX_MESSAGE_SIZE]
         return message if cause in message else f"{message}: {cause}"
 
 
