@@ -176,7 +176,7 @@ def negotiate(fixed: tuple[int, int] | None) -> Flow[Api]:
     server = headers.get("server", "")
     podman = None
     if "libpod-api-version" in headers or server.startswith("Libpod/"):
-        number = server.removeprefix("Libpod/").split()[0] if server.startswith("Libpod/") else ""
+        number = headers.get("libpod-api-version") or server.removeprefix("Libpod/").partition(" ")[0]
         podman = tuple(int(part) for part in number.split("-")[0].split(".") if part.isdecimal())
     return Api(fixed or min(newest, NEWEST_API), podman)
 
