@@ -38,23 +38,29 @@ def moment(value: Moment, *, now: int | None = None) -> str:
     >>> moment("2026-11-21T04:36:06.532584213Z")
     '1795235766.532584213'
     """
-    if isinstance(value, bool):
-        raise TypeError("a moment cannot be a bool")
-    if isinstance(value, timedelta):
-        nanoseconds = (time.time_ns() if now is None else now) - _nanoseconds(value)
-    elif isinstance(value, datetime):
-        nanoseconds = _since_epoch(value)
-    elif isinstance(value, int):
-        nanoseconds = value * 10**9
-    elif isinstance(value, float):
-        nanoseconds = _nanoseconds(timedelta(seconds=value))
-    elif isinstance(value, str):
-        nanoseconds = _parse(value.strip(), time.time_ns() if now is None else now)
-    else:
-        raise TypeError(f"not a moment: {type(value).__name__}")
+    try:
+        nanoseconds = _in_nanoseconds(value, time.time_ns() if now is None else now)
+    except OverflowError:
+        raise ValueError(f"out of range: {value!r}") from None
     if nanoseconds < 0:
         raise ValueError(f"before 1970: {value!r}")
     return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
+
+
+def _in_nanoseconds(value: Moment, now: int) -> int:
+    if isinstance(value, bool):
+        raise TypeError("a moment cannot be a bool")
+    if isinstance(value, timedelta):
+        return now - _nanoseconds(value)
+    if isinstance(value, datetime):
+        return _since_epoch(value)
+    if isinstance(value, int):
+        return value * 10**9
+    if isinstance(value, float):
+        return _nanoseconds(timedelta(seconds=value))
+    if isinstance(value, str):
+        return _parse(value.strip(), now)
+    raise TypeError(f"not a moment: {type(value).__name__}")
 
 
 def _parse(text: str, now: int) -> int:
