@@ -181,7 +181,11 @@ class Body:
         return b""
 
     def pack(self, data: bytes) -> bytes:
-        """Return what carries data to the other side."""
+        """Return what carries data to the other side.
+
+        Raises:
+            ConnectionLostError: it takes no more.
+        """
         return data
 
     def pack_eof(self) -> bytes | None:

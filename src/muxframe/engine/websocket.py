@@ -73,9 +73,12 @@ class WebSocketBody(Body):
         return b"".join(self._messages.data_to_send())
 
     def pack(self, data: bytes) -> bytes:
+        if self._messages.state is not State.OPEN:
+            raise ConnectionLostError("the WebSocket is closed")
         self._messages.send_binary(data)
         return self.outgoing()
 
     def pack_eof(self) -> bytes:
-        self._messages.send_close(1000)
+        if self._messages.state is State.OPEN:
+            self._messages.send_close(1000)
         return self.outgoing()
