@@ -22,7 +22,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
 
-from ..errors import BadRequestError, ConflictError, EngineError
+from ..errors import BadRequestError, ConflictError, EngineError, HandshakeError
 from .handshake import Body, Request, Response
 from .parameters import environment, moment, quoted_name, tail_of
 from .podman import RepairedReplay
@@ -312,7 +312,7 @@ def attach(
             link.unpack(RepairedReplay())
         if start:
             waiting = yield from _start_waited(api, path)
-        elif _host(info).get("AutoRemove") and api.version >= (1, 30):  # afterwards there is nobody to ask
+        elif _member(info, "HostConfig").get("AutoRemove") and api.version >= (1, 30):  # or nobody is left to ask
             waiting = yield Open(api.request("POST", f"{path}/wait"))
     except BaseException:
         link.close()
@@ -331,7 +331,7 @@ def attach(
 
 def _check_running(container: str, info: Mapping[str, Any], *, start: bool, is_replay: bool) -> None:
     """Refuse what would hang: every engine lets one attach to what has exited, and wait for its next start."""
-    status = str(_state(info).get("Status", ""))
+    status = str(_member(info, "State").get("Status", ""))
     if status in ("exited", "stopped", "dead", "removing") and not start and not is_replay:
         raise ConflictError(
             f"container {container} is {status}: an attach would wait for its next start; "
@@ -355,7 +355,7 @@ def _start_waited(api: Api, path: str) -> Flow[Any]:
 
 def _closes_stdin(api: Api, info: Mapping[str, Any]) -> bool | None:
     """Say whether the half-close of an attach reaches the container and its output goes on."""
-    config = _config(info)
+    config = _member(info, "Config")
     if not config.get("OpenStdin"):
         return None
     return not config.get("Tty") and (api.podman is not None or bool(config.get("StdinOnce")))
@@ -423,7 +423,7 @@ def exec_(
     if size is not None and tty and takes_size:
         config["ConsoleSize"] = start["ConsoleSize"] = list(_console(*size))
     made = yield Call(api.request("POST", container_path(container, "/exec"), body=config))
-    path = f"/exec/{quoted_name(str(made.json()['Id']))}"
+    path = f"/exec/{quoted_name(str(_document(made, 'Id')['Id']))}"
     link = yield Open(api.request("POST", f"{path}/start", body=start, upgrade="tcp"))
     if size is not None and tty and not takes_size:  # before the start Docker would wait ten seconds
         try:
@@ -482,7 +482,7 @@ def logs(
     path = f"/{of}s/{quoted_name(name)}"
     info: Mapping[str, Any] = {} if tty is None else {"Config": {"Tty": tty}}
     if tty is None and not _tells_framing(api):
-        info = (yield Call(api.request("GET", path + ("/json" if of == "container" else "")))).json()
+        info = _document((yield Call(api.request("GET", path + ("/json" if of == "container" else "")))))
     return (yield from _logs(api, of, path, info, query))
 
 
@@ -500,7 +500,7 @@ def _logs(api: Api, of: str, path: str, info: Mapping[str, Any], query: dict[str
     try:
         content_type = "" if link.head is None else link.head.content_type
         if not info and not (_tells_framing(api) and content_type in (MULTIPLEXED, RAW)):
-            info = (yield Call(api.request("GET", path + ("/json" if of == "container" else "")))).json()
+            info = _document((yield Call(api.request("GET", path + ("/json" if of == "container" else "")))))
         is_tty = _has_tty(info) if info else content_type == RAW
     except BaseException:
         link.close()
@@ -531,6 +531,18 @@ def _replay(stdout: bool, stderr: bool) -> dict[str, str]:
 # --- everything else -------------------------------------------------------------------------------------------------
 
 
+def _document(answer: Response, *names: str) -> dict[str, Any]:
+    """Return the JSON object that an answer is, with at least these members.
+
+    Raises:
+        HandshakeError: it is none.
+    """
+    document = answer.json()
+    if not isinstance(document, dict) or any(name not in document for name in names):
+        raise HandshakeError(f"the answer is no JSON object with {', '.join(names) or 'anything'}", answer.status)
+    return document
+
+
 def container_path(container: str, below: str = "") -> str:
     """Return the path of a container, or of something below it."""
     return f"/containers/{quoted_name(container)}{below}"
@@ -538,8 +550,7 @@ def container_path(container: str, below: str = "") -> str:
 
 def inspect(api: Api, container: str) -> Flow[dict[str, Any]]:
     """Return what the engine knows of a container."""
-    info: dict[str, Any] = (yield Call(api.request("GET", container_path(container, "/json")))).json()
-    return info
+    return _document((yield Call(api.request("GET", container_path(container, "/json")))))
 
 
 def plain(request: Request) -> Flow[Response]:
@@ -569,10 +580,10 @@ def read_wait(waiting: Any) -> Flow[int]:
         EngineError: the engine could not wait to the end.
     """
     body = yield Read(waiting)
-    answer = Response(200, "OK", {}, body).json()
-    error = answer.get("Error")
-    if error and error.get("Message"):
-        raise EngineError(str(error["Message"]))
+    answer = _document(Response(200, "OK", {}, body), "StatusCode")
+    message = _member(answer, "Error").get("Message")
+    if message:
+        raise EngineError(str(message))
     return int(answer["StatusCode"])
 
 
@@ -589,7 +600,7 @@ def exec_exit(api: Api, path: str, *, patience: int | None = None) -> Flow[int |
         delay = EXIT_POLLS[min(count, len(EXIT_POLLS) - 1)]
         if delay:
             yield Sleep(delay)
-        info = (yield Call(api.request("GET", f"{path}/json"))).json()
+        info = _document((yield Call(api.request("GET", f"{path}/json"))), "Running", "ExitCode")
         if not info["Running"] and info["ExitCode"] is not None:
             return int(info["ExitCode"])
         count += 1
@@ -609,23 +620,14 @@ def _console(height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
-def _state(info: Mapping[str, Any]) -> Mapping[str, Any]:
-    state: Mapping[str, Any] = info.get("State") or {}
-    return state
-
-
-def _config(info: Mapping[str, Any]) -> Mapping[str, Any]:
-    config: Mapping[str, Any] = info.get("Config") or {}
-    return config
-
-
-def _host(info: Mapping[str, Any]) -> Mapping[str, Any]:
-    host: Mapping[str, Any] = info.get("HostConfig") or {}
-    return host
+def _member(info: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object inside another; an empty one where there is none."""
+    value = info.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _has_tty(info: Mapping[str, Any]) -> bool:
     """Say whether a container, a service or a task has a TTY, by its inspect."""
-    spec = info.get("Spec") or {}
-    container = (spec.get("TaskTemplate") or spec).get("ContainerSpec") or {}
-    return bool(_config(info).get("Tty") or container.get("TTY"))
+    spec = _member(info, "Spec")
+    container = _member(_member(spec, "TaskTemplate") or spec, "ContainerSpec")
+    return bool(_member(info, "Config").get("Tty") or container.get("TTY"))
