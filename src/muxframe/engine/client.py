@@ -221,6 +221,8 @@ class _Run:
                 conversation.receive(buffer[: _receive(connection, buffer, deadline)])
                 if conversation.is_stream:
                     return self._hand_over(Link(connection, conversation.response, *conversation.take_over()))
+        except ConnectionLostError:
+            raise
         except OSError as error:
             if is_timeout(error):
                 raise TimeoutError(TOO_LATE) from None
