@@ -25,7 +25,7 @@ from .base import DEFAULT_TIMEOUT, TOO_LATE, Deadline, EngineBase, SessionBase
 from .dial import spawn_ssh
 from .endpoint import describe_failures, find_endpoints, reason_of
 from .handshake import Conversation, LateBody, Response
-from .session import RECEIVE_SIZE, lost
+from .session import RECEIVE_SIZE, is_timeout, lost
 
 if TYPE_CHECKING:
     import os
@@ -248,8 +248,10 @@ class _Run:
                 conversation.receive(await connection.receive())
                 if conversation.is_stream:
                     return await self._hand_over(conversation.response, *conversation.take_over())
+        except ConnectionLostError:
+            raise
         except OSError as error:
-            if isinstance(error, TimeoutError) and error.errno is None:
+            if is_timeout(error):
                 raise
             raise lost(error) from error
         conversation.check()
@@ -632,6 +634,8 @@ class Link(asyncio.BufferedProtocol):
                     return self._output().send(data)
                 except BlockingIOError:
                     await self._writable()
+        except ConnectionLostError:
+            raise
         except OSError as error:
             raise lost(error) from error
 

@@ -99,6 +99,9 @@ class Link(Source):
         try:
             size = self.connection.recv_into(buffer)
         except (OSError, ValueError) as error:  # ValueError: the connection is closed
+            if isinstance(error, ConnectionLostError):
+                self.is_over = True
+                raise
             if is_timeout(error) and not self.is_closed:
                 raise
             self.is_over = True
@@ -131,6 +134,8 @@ class Link(Source):
         try:
             while view:
                 view = view[self.connection.send(view) :]
+        except ConnectionLostError:
+            raise
         except (OSError, ValueError) as error:  # ValueError: the output has ended, and the connection with it
             if not is_timeout(error):
                 raise lost(error) from error
@@ -150,8 +155,6 @@ def is_timeout(error: Exception) -> bool:
 
 def lost(error: Exception) -> ConnectionLostError:
     """Say that the connection broke."""
-    if isinstance(error, ConnectionLostError):
-        return error
     return ConnectionLostError(f"the connection to the engine broke: {error}")
 
 
@@ -282,6 +285,8 @@ class Session(SessionBase):
                 if not self.closed or not isinstance(fault.delivered, Copied):
                     raise
                 copied = fault.delivered
+            except ConnectionLostError:
+                raise
             except ConnectionError as error:
                 raise lost(error) from error
             self._finish()
@@ -405,6 +410,8 @@ class Session(SessionBase):
                 return
             try:
                 self._link.connection.close_write()
+            except ConnectionLostError:
+                raise
             except OSError as error:
                 if is_timeout(error):
                     raise
