@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-Handler = Callable[[socket.socket], None]
+Handler = Callable[[socket.socket], object]
 
 #: What TLS tests run on.
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -77,6 +77,16 @@ def server_context(certificates: Path, version: str = "1.3", name: str = "server
     context.minimum_version = context.maximum_version = VERSIONS[version]
     context.load_cert_chain(certificates / f"{name}-cert.pem", certificates / f"{name}-key.pem")
     return context
+
+
+def answering(data: bytes) -> Handler:
+    """Send data without being asked, and end."""
+
+    def handler(conn: socket.socket) -> None:
+        conn.sendall(data)
+        end(conn)
+
+    return handler
 
 
 def read_to_end(conn: socket.socket) -> bytes:

@@ -235,7 +235,7 @@ def test_reader_and_writer_at_once(pair: Pair) -> None:
         thread.start()
     has_ended = False
     while not has_ended:
-        has_more.acquire()
+        assert has_more.acquire(timeout=30)
         pair.to_server.write(wire.pop(0))
         try:
             while piece := pair.server.read(100_000):
