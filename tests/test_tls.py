@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from servers import VERSIONS, server_context
 
-from muxframe.engine.endpoint import Tls
+from muxframe.engine.dial import dial
+from muxframe.engine.endpoint import Tls, parse_endpoint
 from muxframe.engine.tls import TlsStream
 
 SIZE = 10_000_000
@@ -290,6 +292,7 @@ def go_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
+@pytest.mark.slow  # to build
 def test_go(certificates: Path, version: str, go_server: Path) -> None:
     files = [certificates / "server-cert.pem", certificates / "server-key.pem"]
     with subprocess.Popen([go_server, *files, version, str(SIZE)], stdout=subprocess.PIPE) as server:
@@ -348,3 +351,43 @@ def test_key_updates(certificates: Path, openssl_server: tuple[subprocess.Popen[
     assert "with the new key\n" in output
     assert "error" not in output.lower(), output
     assert "CONNECTION CLOSED" in output
+
+
+@pytest.mark.parametrize("version", ["1.2"])
+def test_renegotiation(certificates: Path, openssl_server: tuple[subprocess.Popen[str], int]) -> None:
+    server, port = openssl_server
+    wire = Wire(certificates, "1.2", port)
+    with wire.socket:
+        say(server, "one", "r")
+        assert wire.read() == b"one\n"
+        assert wire.tls.read_into(memoryview(bytearray(100))) is None
+        assert wire.tls.write(b"too early\n") == 0
+        say(server, "two")
+        assert wire.read() == b"two\n"
+        while not (size := wire.tls.write(b"in time\n")):
+            wire.receive()
+        assert size == 8
+        wire.tls.close_write()
+        wire.send()
+        output, _ = server.communicate(timeout=30)
+    assert "in time" in output and "too early" not in output
+    assert "error" not in output.lower(), output
+
+
+@pytest.mark.parametrize("version", ["1.2"])
+def test_writing_while_the_peer_renegotiates(
+    certificates: Path, openssl_server: tuple[subprocess.Popen[str], int]
+) -> None:
+    """Without a reader the writer does what is to be done."""
+    server, port = openssl_server
+    connection: Any = dial(parse_endpoint(f"tcp://127.0.0.1:{port}", tls=certificates), 10)
+    with connection:
+        say(server, "r")
+        time.sleep(0.1)
+        connection._tls.receive(connection._socket.recv(65536))
+        assert connection._tls.read_into(memoryview(bytearray(100))) is None
+        assert connection.send(memoryview(b"question\n")) == 9
+        connection.close_write()
+        output, _ = server.communicate(timeout=30)
+    assert "question" in output
+    assert "error" not in output.lower(), output

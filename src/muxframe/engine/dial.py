@@ -319,6 +319,7 @@ class _TlsConnection(Connection):
         self._socket = sock
         self._tls = tls
         self._received = memoryview(bytearray(BLOCK_SIZE))
+        self._reading = threading.Lock()
         self._sending = threading.Lock()  # taken only for sending that does not wait
         self._unsent = memoryview(b"")
         try:
@@ -330,7 +331,7 @@ class _TlsConnection(Connection):
             raise
 
     def recv_into(self, view: memoryview, /) -> int:
-        with self.hold:
+        with self.hold, self._reading:
             deadline = _Deadline(self._timeout)
             while not self._is_interrupted:
                 size = self._tls.read_into(view)
@@ -343,7 +344,8 @@ class _TlsConnection(Connection):
         with self.hold:
             deadline = _Deadline(self._timeout)
             self._flush(deadline)
-            size = self._tls.write(view[:BLOCK_SIZE])
+            while not (size := self._tls.write(view[:BLOCK_SIZE])):
+                self._renegotiate(deadline)
             try:
                 self._flush(deadline)
             except TimeoutError:
@@ -378,6 +380,16 @@ class _TlsConnection(Connection):
             else:
                 self._tls.receive(self._received[:size])
                 return
+
+    def _renegotiate(self, deadline: _Deadline) -> None:
+        """Receive what writing needs, or let the reader do it if there is one."""
+        if self._reading.acquire(timeout=0.01):
+            try:
+                self._receive(deadline)
+            finally:
+                self._reading.release()
+        elif deadline.is_over():
+            raise TimeoutError("timed out")
 
     def _flush(self, deadline: _Deadline) -> None:
         while not self._push():

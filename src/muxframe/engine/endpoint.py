@@ -87,7 +87,6 @@ class Tls:
         # Not create_default_context: from 3.13 on it refuses certificates made as Docker's manual says.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
         if not self.verify:
             context.check_hostname = False

@@ -22,7 +22,7 @@ class TlsStream:
 
     Methods may be called from several threads; each is done when it returns, and none waits. Whoever calls any of them
     has to see to it that `outgoing` is sent, in the order in which it was taken: take it and send it under one lock, or
-    in one thread. Reading, too, makes something to send, if seldom: answers to the peer's key updates.
+    in one thread. Reading, too, makes something to send, if seldom: answers to key updates and renegotiations.
 
     Example, the loop of a reader:
 
@@ -101,7 +101,7 @@ class TlsStream:
                 return 0
 
     def write(self, data: Buffer, /) -> int:
-        """Encrypt plaintext; return how much of it was taken.
+        """Encrypt plaintext; return how much of it was taken: 0 while a renegotiation needs to `receive` more first.
 
         Raises:
             ValueError: writing has been closed.
@@ -109,7 +109,10 @@ class TlsStream:
         with self._lock:
             if self._is_write_closed:
                 raise ValueError("the writing side is closed")
-            return self._tls.write(data)
+            try:
+                return self._tls.write(data)
+            except ssl.SSLWantReadError:
+                return 0
 
     def close_write(self) -> None:
         """Tell the peer that nothing more will be written (close_notify). Reading goes on. Again: no effect."""
