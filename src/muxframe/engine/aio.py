@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Opening", "Session", "attach", "connect", "exec", "logs"]
 
+RENEGOTIATION_POLL = 0.01  #: seconds between attempts to write, while TLS wants to read first
+
 WRITE_SIZE = 256 * 1024  #: bytes of one write to stdin that are encrypted or packed at a time
 
 T = TypeVar("T")
@@ -424,6 +426,7 @@ class Link(asyncio.BufferedProtocol):
         self._writing = asyncio.Lock()
         self._is_writable: asyncio.Future[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._plain = bytearray()  # to be encrypted
         self._unsent = bytearray()  # of what has been packed
         self._answer = b""
         self._answering: asyncio.Task[None] | None = None
@@ -614,14 +617,23 @@ class Link(asyncio.BufferedProtocol):
                     raise lost(error) from error
 
     def _pack(self, data: bytes) -> None:
+        """Take data to be sent; what TLS does not take yet stays behind in `_plain`."""
         if self._tls is None:
             self._unsent += data
-        else:
-            if data:
-                self._tls.write(data)
-            self._unsent += self._tls.outgoing()
+            return
+        self._plain += data
+        while self._plain and (size := self._tls.write(self._plain)):
+            del self._plain[:size]
+        self._unsent += self._tls.outgoing()
 
     async def _flush(self) -> None:
+        while self._plain:  # the peer renegotiates, and reading has to be first
+            await self._flush_packed()
+            await asyncio.sleep(RENEGOTIATION_POLL)
+            self._pack(b"")
+        await self._flush_packed()
+
+    async def _flush_packed(self) -> None:
         while self._unsent:
             size = await self._send_some(memoryview(bytes(self._unsent[:WRITE_SIZE])))
             del self._unsent[:size]
