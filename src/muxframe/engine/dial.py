@@ -195,6 +195,11 @@ class Connection:
         """A file descriptor that reading and writing is no more than reading from and writing to, if there is one."""
         return None
 
+    @property
+    def timeout(self) -> float | None:
+        """What `settimeout` was told."""
+        return self._timeout
+
     def recv_into(self, view: memoryview, /) -> int:
         """Fill the beginning of view with what there is, waiting for at least one byte.
 

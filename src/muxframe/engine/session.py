@@ -57,6 +57,9 @@ class Link(Source):
         self.body = body
         self.is_over = False
         self.is_closed = False
+        self._writing = threading.Lock()
+        self._unsent = b""  # of what was packed: it goes before everything else
+        self._answers: deque[bytes] = deque()  # to what was received
 
     @property
     def descriptor(self) -> int | None:  # type: ignore[override]
@@ -92,7 +95,8 @@ class Link(Source):
         self.received = memoryview(self.body.feed(buffer[:size]))
         answer = self.body.outgoing()
         if answer:
-            self.write(answer)
+            self._answers.append(answer)
+            self._answer()
 
     def _receive(self, buffer: memoryview) -> int:
         """Receive some bytes; none at the end, and when this end has been closed."""
@@ -123,14 +127,64 @@ class Link(Source):
                 return bytes(self._rest)
             self._rest += buffer[:size]
 
-    def write(self, data: Buffer) -> None:
-        """Send all of data.
+    def write(self, view: memoryview) -> None:
+        """Send all of view, packed if it has to be.
 
         Raises:
-            TimeoutError: its `characters_written` says how much was sent.
+            TimeoutError: its `characters_written` says how much was taken: all, where it was packed.
         """
-        view = memoryview(data)
+        if self.body is not None:
+            try:
+                self.send(self.body.pack(bytes(view)))
+            except TimeoutError as error:
+                error.characters_written = len(view)  # type: ignore[attr-defined]
+                raise
+            return
         size = len(view)
+        with self._writing:
+            try:
+                while view:
+                    view = view[self.connection.send(view) :]
+            except ConnectionLostError:
+                raise
+            except (OSError, ValueError) as error:
+                if not is_timeout(error):
+                    raise lost(error) from error
+                error.characters_written = size - len(view)  # type: ignore[union-attr]
+                raise
+
+    def send(self, packed: bytes) -> None:
+        """Send what the body has packed. What a timeout leaves of it is sent before anything else."""
+        with self._writing:
+            self._flush(packed)
+        while self._answers:  # that have come meanwhile
+            with self._writing:
+                self._flush(b"")
+
+    def _answer(self) -> None:
+        """Send the answers, unless somebody is writing, who then does it, or it would have to wait.
+
+        Reading must go on: the other side may read no more until what it writes has been read.
+        """
+        if not self._writing.acquire(blocking=False):
+            return
+        timeout = self.connection.timeout
+        try:
+            self.connection.settimeout(0.001)
+            try:
+                self._flush(b"")
+            finally:
+                self.connection.settimeout(timeout)
+        except (OSError, ValueError):
+            pass  # it takes none now, or is gone, of which reading tells
+        finally:
+            self._writing.release()
+
+    def _flush(self, packed: bytes) -> None:
+        while self._answers:
+            self._unsent += self._answers.popleft()
+        self._unsent += packed
+        view = memoryview(self._unsent)
         try:
             while view:
                 view = view[self.connection.send(view) :]
@@ -139,8 +193,25 @@ class Link(Source):
         except (OSError, ValueError) as error:  # ValueError: the output has ended, and the connection with it
             if not is_timeout(error):
                 raise lost(error) from error
-            error.characters_written = size - len(view)  # type: ignore[union-attr]
             raise
+        finally:
+            self._unsent = bytes(view)
+
+    def close_write(self) -> None:
+        """Say that nothing more will be written."""
+        end = None if self.body is None else self.body.pack_eof()
+        if end is not None:
+            self.send(end)
+            return
+        try:
+            with self._writing:
+                self.connection.close_write()
+        except ConnectionLostError:
+            raise
+        except (OSError, ValueError) as error:
+            if is_timeout(error):
+                raise
+            raise lost(error) from error
 
     def close(self) -> None:
         """Close the connection. Whoever is blocked on it is woken first."""
@@ -184,8 +255,7 @@ class Session(SessionBase):
         self._waiting: deque[Chunk] = deque()  # decoded and not taken yet
         self._collected = (bytearray(), bytearray())  # by read_all, if it was interrupted
         self._reading = threading.Lock()
-        self._writing = threading.Lock()
-        self._unsent = b""
+
     def __enter__(self) -> Self:
         return self
 
@@ -377,18 +447,8 @@ class Session(SessionBase):
             TimeoutError: it was not taken within `timeout` seconds; `exc.characters_written` bytes of it were.
         """
         self._check_stdin()
-        with self._writing, readable(data) as view:
-            if self._link.body is None:
-                self._link.write(view)
-            else:
-                packed = self._unsent + self._link.body.pack(bytes(view))
-                self._unsent = b""
-                try:
-                    self._link.write(packed)
-                except TimeoutError as error:  # half a message: the rest goes before the next
-                    self._unsent = packed[error.characters_written :]  # type: ignore[attr-defined]
-                    error.characters_written = len(view)  # type: ignore[attr-defined]
-                    raise
+        with readable(data) as view:
+            self._link.write(view)
             return len(view)
 
     def close_stdin(self) -> None:
@@ -401,21 +461,8 @@ class Session(SessionBase):
             ValueError: the session has no stdin, or is closed.
             ConnectionLostError, TimeoutError: as `write`.
         """
-        if not self._begin_close_stdin():
-            return
-        with self._writing:
-            end = None if self._link.body is None else self._link.body.pack_eof()
-            if end is not None:
-                self._link.write(self._unsent + end)
-                return
-            try:
-                self._link.connection.close_write()
-            except ConnectionLostError:
-                raise
-            except OSError as error:
-                if is_timeout(error):
-                    raise
-                raise lost(error) from error
+        if self._begin_close_stdin():
+            self._link.close_write()
 
     # The rest.
 

@@ -6,9 +6,11 @@ The upgrade itself is an ordinary exchange (`Conversation`); here is the rest. N
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, cast
 
-from websockets.frames import Opcode
+from websockets.exceptions import InvalidState
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import CLIENT, State
 from websockets.protocol import Protocol as Messages
 from websockets.utils import accept_key, generate_key
@@ -46,39 +48,85 @@ def check_upgrade(head: Response, headers: dict[str, str]) -> None:
 
 
 class WebSocketBody(Body):
-    """The payload of messages, one behind the other; what is written becomes one binary message."""
+    """The payload of messages, one behind the other; what is written becomes one binary message.
+
+    One thread may feed while another packs.
+    """
 
     def __init__(self) -> None:
         self._messages = Messages(CLIENT, state=State.OPEN, max_size=MAX_MESSAGE_SIZE, logger=_SILENT)
+        self._lock = threading.Lock()  # around the library's object, which knows of no threads
+        self._fault = ""
 
     def feed(self, data: Buffer) -> bytes:
-        parts: list[bytes] = []
-        if data:
-            self._messages.receive_data(bytes(data))
-        else:
-            self._messages.receive_eof()
-        for frame in self._messages.events_received():
-            if frame.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):  # type: ignore[union-attr]
-                parts.append(bytes(frame.data))  # type: ignore[union-attr]
-            elif frame.opcode is Opcode.CLOSE:  # type: ignore[union-attr]
+        if self.is_over:
+            return b""
+        with self._lock:
+            if data:
+                self._messages.receive_data(bytes(data))
+            else:
+                self._messages.receive_eof()
+            frames = cast("list[Frame]", self._messages.events_received())
+            stream = b"".join([self._unpack(frame) for frame in frames if frame.opcode in _DATA])
+            has_closed = self._messages.close_rcvd is not None
+            if (has_closed or not data) and self._is_end():
                 self.is_over = True
-        if not parts and not self.is_over:
-            if self._messages.parser_exc is not None:
-                raise ConnectionLostError(f"the WebSocket broke: {self._messages.parser_exc}")
-            if not data:
-                raise ConnectionLostError("the connection ended without the WebSocket's Close")
-        return b"".join(parts)
+                return stream + self._last_words()
+            if not stream and (has_closed or not data or self._fault or self._messages.parser_exc is not None):
+                raise ConnectionLostError(self._describe_fault())
+            return stream
+
+    def _unpack(self, frame: Frame) -> bytes:
+        """Return what a message, or a part of one, adds to the stream."""
+        return bytes(frame.data)
+
+    def _is_end(self) -> bool:
+        """The other side has sent its Close, or has gone without: say whether that is a proper end."""
+        return self._messages.close_rcvd is not None
+
+    def _last_words(self) -> bytes:
+        """Return what the end adds to the stream."""
+        return b""
+
+    def _fail(self, reason: str) -> None:
+        """Give up: what a message said makes no sense."""
+        self._fault = reason
+        self._messages.fail(CloseCode.INVALID_DATA)
+
+    def _describe_fault(self) -> str:
+        error = self._messages.parser_exc
+        if self._messages.close_rcvd is not None:
+            return f"the other side has closed the WebSocket: {self._messages.close_rcvd}"
+        if self._fault or not (error is None or isinstance(error, EOFError)):
+            return f"the WebSocket broke: {self._fault or error}"
+        return "the connection ended without the WebSocket's Close"
 
     def outgoing(self) -> bytes:
-        return b"".join(self._messages.data_to_send())
+        with self._lock:
+            return b"".join(self._messages.data_to_send())
 
     def pack(self, data: bytes) -> bytes:
-        if self._messages.state is not State.OPEN:
-            raise ConnectionLostError("the WebSocket is closed")
-        self._messages.send_binary(data)
-        return self.outgoing()
+        return self._packed(data)
 
-    def pack_eof(self) -> bytes:
-        if self._messages.state is State.OPEN:
-            self._messages.send_close(1000)
-        return self.outgoing()
+    def pack_eof(self) -> bytes | None:
+        with self._lock:
+            if self._messages.state is State.OPEN:
+                self._messages.send_close(CloseCode.NORMAL_CLOSURE)
+            return b"".join(self._messages.data_to_send())
+
+    def _packed(self, *messages: bytes) -> bytes:
+        """Return what carries some binary messages.
+
+        Raises:
+            ConnectionLostError: the other side has said that it will read no more.
+        """
+        with self._lock:
+            try:
+                for message in messages:
+                    self._messages.send_binary(message)
+            except InvalidState:
+                raise ConnectionLostError("the WebSocket is closed") from None
+            return b"".join(self._messages.data_to_send())
+
+
+_DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
