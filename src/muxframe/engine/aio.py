@@ -197,51 +197,63 @@ class Engine(EngineBase["Opening[Session]"]):
         return await self._run(calls.plain(request))
 
     async def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
-        """Perform a flow's steps: see the blocking Engine's."""
-        run = _Run(self, None if timeout == -1 else Deadline(timeout))
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    result = await run.perform(step)
-                except BaseException as error:
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(result)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        finally:
-            run.close()
+        """Perform a flow: see the blocking Engine's."""
+        return await run_flow(flow, Run(self._endpoint, self._auth, self._timeout, timeout))
 
 
-class _Run:
-    """The connection on which the steps of one flow are performed."""
+async def run_flow(flow: Flow[T], run: Run) -> T:
+    """Perform a flow's steps and return its result."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = await run.perform(step)
+            except BaseException as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    finally:
+        run.close()
 
-    def __init__(self, engine: Engine, deadline: Deadline | None) -> None:
-        self._engine = engine
-        self._deadline = deadline
+
+class Run:
+    """What performs the steps of one flow: as the blocking Run."""
+
+    def __init__(
+        self, endpoint: Endpoint | None, auth: Any, step_timeout: float | None, timeout: float | None = -1
+    ) -> None:
+        self._endpoint = endpoint
+        self._auth = auth
+        self._step_timeout = step_timeout
+        self._deadline = None if timeout == -1 else Deadline(timeout)
         self._connection: _Connection | None = None
         self._conversation: Conversation | None = None
 
     async def perform(self, step: Step) -> Any:
-        deadline = self._deadline or Deadline(self._engine._timeout)
+        """Perform a step; return what the flow is sent for it."""
+        deadline = self._deadline or Deadline(self._step_timeout)
         async with _until(deadline):
             if isinstance(step, calls.Sleep):
                 return await asyncio.sleep(step.seconds)
             if isinstance(step, calls.Read):
                 return await step.link.read_rest()
+            if isinstance(step, calls.Write):
+                return await step.link.send(step.packed)
             return await self._exchange(step, deadline)
 
     async def _exchange(self, step: calls.Call | calls.Open, deadline: Deadline) -> Any:
-        endpoint = self._engine._endpoint
+        endpoint = (step.endpoint if isinstance(step, calls.Open) else None) or self._endpoint
+        assert endpoint is not None
         if self._conversation is None or not self._conversation.is_reusable:
             self.close()
             self._connection = await _dial(endpoint, deadline)
-            self._conversation = Conversation(endpoint.host_header)
+            self._conversation = Conversation()
         connection, conversation = self._connection, self._conversation
         assert connection is not None
-        request = calls.signed(step.request, endpoint.prefix, self._engine._auth)
+        request = calls.signed(step.request, endpoint, self._auth)
         try:
             await connection.send(conversation.send(request, stream=isinstance(step, calls.Open)))
             if isinstance(step, calls.Open) and step.is_late:
@@ -267,6 +279,7 @@ class _Run:
         return link
 
     def close(self) -> None:
+        """Close what has not been handed over."""
         if self._connection is not None:
             self._connection.close()
         self._connection = self._conversation = None
@@ -600,6 +613,12 @@ class Link(asyncio.BufferedProtocol):
             raise
         return done
 
+    async def send(self, packed: bytes) -> None:
+        """Send what the body has packed."""
+        async with self._writing:
+            self._pack(packed)
+            await self._flush()
+
     async def close_write(self) -> None:
         """Say that nothing more will be written."""
         async with self._writing:
@@ -680,9 +699,10 @@ class Link(asyncio.BufferedProtocol):
     async def _flush_answer(self) -> None:
         try:
             async with self._writing:
-                answer, self._answer = self._answer, b""
-                self._pack(answer)
-                await self._flush()
+                while self._answer or (self._tls is not None and self._tls.has_outgoing):
+                    answer, self._answer = self._answer, b""
+                    self._pack(answer)
+                    await self._flush()
         except ConnectionLostError:  # reading says so, too
             pass
 

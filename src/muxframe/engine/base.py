@@ -284,6 +284,7 @@ class SessionBase:
         if self._has_closed_stdin:
             return False
         self._check_stdin()
+        self._opened.check_half_close()
         if self._opened.closes_stdin is False:
             warnings.warn(calls.HALF_CLOSE_ENDS, RuntimeWarning, stacklevel=3)
         self._has_closed_stdin = True

@@ -5,6 +5,7 @@ A call is a generator (a flow) that yields steps and is sent their results:
     Call(request)     -> Response      an ordinary exchange; raises for status >= 300, save 304: it was so already
     Open(request)     -> Link          an answer that becomes a stream; raises likewise
     Read(link)        -> bytes         the rest of such a stream, to its end
+    Write(link, data) -> None          something between what is written to such a stream
     Sleep(seconds)    -> None
 
 A shell performs the steps of one flow on one connection, which an Open takes away; a later step gets a new one. Links
@@ -22,7 +23,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
 
-from ..errors import BadRequestError, ConflictError, EngineError, HandshakeError
+from ..errors import BadRequestError, ConflictError, ConnectionLostError, EngineError, HandshakeError
 from .handshake import Body, Request, Response
 from .parameters import environment, moment, quoted_name, tail_of
 from .podman import RepairedReplay
@@ -30,6 +31,7 @@ from .podman import RepairedReplay
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from .endpoint import Endpoint
     from .parameters import Moment
 
 T = TypeVar("T")
@@ -70,10 +72,12 @@ class Open:
 
     Attributes:
         is_late: the head may come only with the first bytes of the stream: do not wait for it.
+        endpoint: where to; None: the engine.
     """
 
     request: Request
     is_late: bool = False
+    endpoint: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,14 @@ class Read:
     """Read a link to its end."""
 
     link: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Send something that a link's body has packed, between what is written to the stream."""
+
+    link: Any
+    packed: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +114,7 @@ class Link(Protocol):
         """Close the connection."""
 
 
-Step = Union[Call, Open, Read, Sleep]
+Step = Union[Call, Open, Read, Write, Sleep]
 Flow = Generator[Step, Any, T]
 
 
@@ -155,9 +167,9 @@ def fixed_version(asked: str | None) -> tuple[int, int] | None:
     return parse_version(text) if text else None
 
 
-def signed(request: Request, prefix: str, auth: Any) -> Request:
+def signed(request: Request, endpoint: Endpoint, auth: Any) -> Request:
     """Return the request as it is sent: below an address's own path, with what `auth` adds to its headers."""
-    request = replace(request, path=prefix + request.path)
+    request = replace(request, host=endpoint.host_header, path=endpoint.prefix + request.path)
     return request if auth is None else replace(request, headers={**request.headers, **auth(request)})
 
 
@@ -186,12 +198,11 @@ def negotiate(fixed: tuple[int, int] | None) -> Flow[Api]:
 
 @dataclass(kw_only=True)
 class Opened:
-    """A session that has been opened: what is known of it, and what can be asked of the engine about it.
+    """A session that has been opened: what is known of it, and what can be asked about it.
 
     Attributes:
         link: the stream.
-        api: the engine's.
-        path: of what it is attached to, below the API's version: /containers/NAME or /exec/ID.
+        path: of what it is attached to.
         is_raw: the stream is a TTY's, or merged: not framed.
         is_tty: the container or exec has a TTY.
         has_stdin: stdin was asked for.
@@ -202,7 +213,6 @@ class Opened:
     """
 
     link: Any
-    api: Api
     path: str
     is_raw: bool
     is_tty: bool
@@ -214,11 +224,14 @@ class Opened:
 
     def resize(self, height: int, width: int) -> Flow[None]:
         """Tell the TTY how large its terminal is."""
-        return resize(self.api, self.path, height, width)
+        raise NotImplementedError
 
     def wait(self) -> Flow[int]:
         """Wait for the exit; return the exit code."""
-        raise ValueError("a log has no exit to wait for")
+        raise NotImplementedError
+
+    def check_half_close(self) -> None:
+        """Refuse a half-close where there is no such thing."""
 
     def end(self) -> Flow[int | None]:
         """The output has ended: return the exit code if it is to be had at once."""
@@ -236,7 +249,25 @@ class Opened:
 
 
 @dataclass(kw_only=True)
-class Attached(Opened):
+class Logged(Opened):
+    """A log; and what all sessions of an engine have.
+
+    Attributes:
+        api: the engine's.
+        path: below the API's version: /containers/NAME or /exec/ID.
+    """
+
+    api: Api
+
+    def resize(self, height: int, width: int) -> Flow[None]:
+        return resize(self.api, self.path, height, width)
+
+    def wait(self) -> Flow[int]:
+        raise ValueError("a log has no exit to wait for")
+
+
+@dataclass(kw_only=True)
+class Attached(Logged):
     """An attach.
 
     Attributes:
@@ -248,14 +279,19 @@ class Attached(Opened):
     def wait(self) -> Flow[int]:
         if self.waiting is None:
             self.waiting = yield from open_wait(self.api, self.path, "not-running")
-        return (yield from read_wait(self.waiting))
+        try:
+            return (yield from read_wait(self.waiting))
+        except ConnectionLostError:
+            self.waiting.close()
+            self.waiting = None  # the next call asks anew
+            raise
 
     def links(self) -> list[Any]:
         return [self.link] if self.waiting is None else [self.link, self.waiting]
 
 
 @dataclass(kw_only=True)
-class Executed(Opened):
+class Executed(Logged):
     """An exec."""
 
     def wait(self) -> Flow[int]:
@@ -505,7 +541,7 @@ def _logs(api: Api, of: str, path: str, info: Mapping[str, Any], query: dict[str
     except BaseException:
         link.close()
         raise
-    return Opened(
+    return Logged(
         link=link,
         api=api,
         path=path,
@@ -580,6 +616,8 @@ def read_wait(waiting: Any) -> Flow[int]:
         EngineError: the engine could not wait to the end.
     """
     body = yield Read(waiting)
+    if not body.strip():
+        raise ConnectionLostError("the connection ended before the exit was told")
     answer = _document(Response(200, "OK", {}, body), "StatusCode")
     message = _member(answer, "Error").get("Message")
     if message:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from .calls import Flow, Opened, Step
     from .dial import Connection
+    from .endpoint import Endpoint
 
-__all__ = ["Engine", "connect"]
+__all__ = ["Engine", "Run", "connect", "run_flow"]
 
 T = TypeVar("T")
 
@@ -163,55 +164,70 @@ class Engine(EngineBase["Session"]):
         return self._run(calls.plain(request))
 
     def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
-        """Perform a flow's steps, on one connection as long as that is possible.
-
-        Args:
-            flow: one of calls.py.
-            timeout: seconds for the whole; -1: the engine's timeout for each exchange.
-        """
-        run = _Run(self, None if timeout == -1 else Deadline(timeout))
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    result = run.perform(step)
-                except BaseException as error:
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(result)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        finally:
-            run.close()
+        """Perform a flow; timeout: seconds for the whole; -1: the engine's timeout for each exchange."""
+        return run_flow(flow, Run(self._endpoint, self._auth, self._timeout, timeout))
 
 
-class _Run:
-    """The connection on which the steps of one flow are performed."""
+def run_flow(flow: Flow[T], run: Run) -> T:
+    """Perform a flow's steps and return its result."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = run.perform(step)
+            except BaseException as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    finally:
+        run.close()
 
-    def __init__(self, engine: Engine, deadline: Deadline | None) -> None:
-        self._engine = engine
-        self._deadline = deadline
+
+class Run:
+    """What performs the steps of one flow, on one connection as long as that is possible.
+
+    Args:
+        endpoint: the engine's; None where every Open names its own.
+        auth: see `connect`.
+        step_timeout: seconds for each exchange.
+        timeout: seconds for the whole; -1: as long as the steps take.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint | None, auth: Any, step_timeout: float | None, timeout: float | None = -1
+    ) -> None:
+        self._endpoint = endpoint
+        self._auth = auth
+        self._step_timeout = step_timeout
+        self._deadline = None if timeout == -1 else Deadline(timeout)
         self._connection: Connection | None = None
         self._conversation: Conversation | None = None
 
     def perform(self, step: Step) -> Any:
-        deadline = self._deadline or Deadline(self._engine._timeout)
+        """Perform a step; return what the flow is sent for it."""
+        deadline = self._deadline or Deadline(self._step_timeout)
         if isinstance(step, calls.Sleep):
             left = deadline.left()
             return time.sleep(step.seconds if left is None else min(step.seconds, left))
         if isinstance(step, calls.Read):
             return step.link.read_rest(deadline)
+        if isinstance(step, calls.Write):
+            return step.link.send(step.packed)
         return self._exchange(step, deadline)
 
     def _exchange(self, step: calls.Call | calls.Open, deadline: Deadline) -> Any:
+        endpoint = (step.endpoint if isinstance(step, calls.Open) else None) or self._endpoint
+        assert endpoint is not None
         if self._conversation is None or not self._conversation.is_reusable:
             self.close()
-            self._connection = dial(self._engine._endpoint, deadline.left())
-            self._conversation = Conversation(self._engine._endpoint.host_header)
+            self._connection = dial(endpoint, deadline.left())
+            self._conversation = Conversation()
         connection, conversation = self._connection, self._conversation
         assert connection is not None
-        request = calls.signed(step.request, self._engine._endpoint.prefix, self._engine._auth)
+        request = calls.signed(step.request, endpoint, self._auth)
         try:
             _send(connection, conversation.send(request, stream=isinstance(step, calls.Open)), deadline)
             if isinstance(step, calls.Open) and step.is_late:
@@ -236,6 +252,7 @@ class _Run:
         return link
 
     def close(self) -> None:
+        """Close what has not been handed over."""
         if self._connection is not None:
             self._connection.close()
         self._connection = self._conversation = None

@@ -64,6 +64,7 @@ class Request:
         body: bytes, or what json can say, or None.
         upgrade: what the connection is to become: "tcp" (hijack), "websocket", or nothing.
         is_http10: send it as HTTP/1.0, which an engine answers without HTTP chunks.
+        host: the Host header, of the engine it is sent to.
     """
 
     method: str
@@ -73,6 +74,7 @@ class Request:
     body: Any = None
     upgrade: str = ""
     is_http10: bool = False
+    host: str = "localhost"
 
     @property
     def target(self) -> str:
@@ -86,9 +88,9 @@ class Request:
             return b""
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
-    def all_headers(self, host: str) -> list[tuple[str, str]]:
+    def all_headers(self) -> list[tuple[str, str]]:
         """List the headers as they are sent."""
-        headers = {"Host": host, "User-Agent": f"muxframe/{__version__}"}
+        headers = {"Host": self.host, "User-Agent": f"muxframe/{__version__}"}
         if self.body is not None and not isinstance(self.body, bytes):
             headers["Content-Type"] = "application/json"
         if self.upgrade:
@@ -227,12 +229,9 @@ class Conversation:
     Give `send`'s bytes to the other side and what comes from there to `receive`, until `is_complete` (or, of an answer
     that is to become a stream, until `is_stream`). Then send the next request if `is_reusable`, or `take_over`.
 
-    Args:
-        host: the Host header.
     """
 
-    def __init__(self, host: str) -> None:
-        self._host = host
+    def __init__(self) -> None:
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_SIZE)
         self._wants_stream = False
         self._interim = 0
@@ -283,7 +282,7 @@ class Conversation:
         self._head, self.is_complete = None, False
         content = request.content
         try:
-            head = h11.Request(method=request.method, target=request.target, headers=request.all_headers(self._host))
+            head = h11.Request(method=request.method, target=request.target, headers=request.all_headers())
             wire = self._connection.send(head) or b""
             wire += (self._connection.send(h11.Data(data=content)) or b"") if content else b""
             wire += self._connection.send(h11.EndOfMessage()) or b""
