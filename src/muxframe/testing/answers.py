@@ -145,17 +145,19 @@ class Answer:
     Args:
         wire: where to.
         fault: what goes wrong.
-        pause: waits a number of seconds, or until stalled answers are released (None); raises GoneError once the
-            engine is closed.
+        pause: waits a number of seconds.
+        stall: waits until stalled answers are released. Both raise GoneError once the engine is closed.
     """
 
-    def __init__(self, wire: Wire, fault: Fault, pause: Callable[[float | None], None]) -> None:
+    def __init__(
+        self, wire: Wire, fault: Fault, pause: Callable[[float], None], stall: Callable[[], None]
+    ) -> None:
         self.wire = wire
         self.fault = fault
         self._pause = pause
         self._head = b""  # held back
         self._sent = 0
-        marks = [(fault.stall, self._stall), (fault.cut, self._cut), (fault.reset, self._reset)]
+        marks = [(fault.stall, stall), (fault.cut, self._cut), (fault.reset, self._reset)]
         self._marks = sorted(((at, act) for at, act in marks if at is not None), key=lambda mark: mark[0])
 
     @property
@@ -211,9 +213,6 @@ class Answer:
         for index in range(len(data)):
             self._pause(self.fault.dribble)
             self.wire.send(data[index : index + 1])
-
-    def _stall(self) -> None:
-        self._pause(None)
 
     def _cut(self) -> None:
         raise CutError

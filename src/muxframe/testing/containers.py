@@ -283,6 +283,7 @@ class Container:
         self.kill()
         with self.changed:
             self.is_removed = True
+            self.stdin.end()
             outlets, self._outlets = self._outlets, []
             self.changed.notify_all()
         for outlet in outlets:
@@ -369,9 +370,12 @@ class Exec:
         process = Process(self.changed, self.stdin, write, tty=self.tty, command=self.command, config=self.config)
         if size is not None:
             process.resize(*size)
-        self._outlet = outlet
-        self.is_started = self.is_running = True
-        self.process = process
+        with self.container.changed:
+            self._outlet = outlet
+            self.is_started = self.is_running = True
+            self.process = process
+            if not self.container.is_running:
+                self.kill()
         owner.spawn(f"exec of {' '.join(self.command)}", run)
 
     def kill(self) -> None:

@@ -10,6 +10,7 @@ import socket
 import tempfile
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Union
 from urllib.parse import parse_qsl
 
@@ -170,7 +171,7 @@ class LoopbackEngine:
             self._faults.clear()
 
     def release(self) -> None:
-        """Let answers that are stalled now go on."""
+        """Let the answers to all requests so far go on, if they are stalled or would be."""
         with self._woken:
             self._releases += 1
             self._woken.notify_all()
@@ -203,15 +204,17 @@ class LoopbackEngine:
                 pass
 
     def _join(self) -> None:
+        """Wait for the threads; they end by themselves now, and so do those that they start meanwhile."""
         deadline = time.monotonic() + CLOSING_TIME
-        with self._lock:
-            threads = list(self._threads)
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(max(deadline - time.monotonic(), 0))
-        alive = [thread.name for thread in threads if thread.is_alive() and thread is not threading.current_thread()]
-        if alive:
-            self.report(RuntimeError(f"still running after close(): {', '.join(alive)}"))
+        while True:
+            with self._lock:
+                alive = [each for each in self._threads if each.is_alive() and each is not threading.current_thread()]
+            left = deadline - time.monotonic()
+            if not alive:
+                return
+            if left <= 0:
+                return self.report(RuntimeError(f"still running: {', '.join(each.name for each in alive)}"))
+            alive[0].join(left)
 
     def __enter__(self) -> Self:
         return self
@@ -267,15 +270,21 @@ class LoopbackEngine:
                 return script
         return commands.get(command[0]) if command else None
 
-    def pause(self, seconds: float | None) -> None:
-        """Wait a while, or (None) until the next release.
+    def pause(self, seconds: float) -> None:
+        """Wait a while.
 
         Raises:
             GoneError: the engine is closed.
         """
+        self._wait(lambda: False, seconds)
+
+    def _stall(self, releases: int) -> None:
+        """Wait until there have been more releases than these."""
+        self._wait(lambda: self._releases > releases)
+
+    def _wait(self, ready: Callable[[], bool], timeout: float | None = None) -> None:
         with self._woken:
-            before = self._releases
-            self._woken.wait_for(lambda: self.is_closed or (seconds is None and self._releases > before), seconds)
+            self._woken.wait_for(lambda: self.is_closed or ready(), timeout)
             if self.is_closed:
                 raise GoneError
 
@@ -320,7 +329,7 @@ class LoopbackEngine:
             self.requests.append(request)
         route, name = find_route(request.method, request.path)
         fault = self._fault_of(route.name if route else "", name)
-        x = Exchange(self, request, Answer(wire, fault, self.pause))
+        x = Exchange(self, request, Answer(wire, fault, self.pause, partial(self._stall, self._releases)))
         if not self._refuse(x, fault):
             answer(x, route, name)
         return request.extra if x.keeps_alive else None

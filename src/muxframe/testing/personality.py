@@ -353,16 +353,14 @@ class Personality:
 
     # --- what comes in the stream -------------------------------------------------------------------------------------
 
-    def command_not_found(self, command: str) -> tuple[list[tuple[int, str]], int]:
-        """Return what the stream of an exec says whose command is not there, and its exit code."""
+    def command_not_found(self, command: str) -> tuple[int, str, int]:
+        """Return what the stream of an exec says whose command is not there: stream, message, and its exit code."""
         missing = f'exec: "{command}": executable file not found in $PATH'
         failed = f"exec failed: unable to start container process: {missing}"
         if self.is_docker:
-            message = f"OCI runtime exec failed: {failed}: unknown\r\n"
-            return [(1, message)], 126 if self.server < (28,) else 127
-        first = f"Error: runc: {failed}: OCI runtime attempted to invoke a command that was not found\n"
-        second = "Error: read unixpacket @->/proc/self/fd/13/attach: read: connection reset by peer\n"
-        return [(2, first), (2, second)], 127
+            return 1, f"OCI runtime exec failed: {failed}: unknown\r\n", 126 if self.server < (28,) else 127
+        attempt = "OCI runtime attempted to invoke a command that was not found"
+        return 2, f"Error: runc: {failed}: {attempt}\n", 127
 
     def detach_farewell(self) -> bytes:
         """Return what a client gets that leaves by its detach keys."""

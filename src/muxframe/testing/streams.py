@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 #: Seconds for which what a client still sends is read after the end of its stream, so that it can read that end.
 LINGER = 0.2
 
+#: Seconds that a process takes to start: less than a real one's. Where its output comes in one packet with the head,
+#: clients that read the head through a buffer lose it; docker-py does. Fault(join=True) is for that.
+SPAWN_TIME = 0.02
+
 #: Seconds for which a head that is to come in one packet with the first frames waits for more of them.
 JOIN_DELAY = 0.05
 
@@ -139,7 +143,7 @@ def attach(x: Exchange, name: str) -> None:
     content_type = x.personality.stream_type(x.request, tty=tty, upgraded=x.upgrade is not None)
     try:
         x.hijack({}, content_type, hold=x.answer.fault.join and (container.is_running or bool(history)))
-        container.begin()
+        _spawn(x, container.begin)
         for entry in history:
             x.send(_replayed(x, entry, tty=tty))
         carry(
@@ -152,6 +156,13 @@ def attach(x: Exchange, name: str) -> None:
         )
     finally:
         client.leave()
+
+
+def _spawn(x: Exchange, begin: Callable[[], None]) -> None:
+    """Begin a script behind a head that has been sent."""
+    if not x.answer.is_held:
+        x.engine.pause(SPAWN_TIME)
+    begin()
 
 
 def prepare_attach(x: Exchange, name: str) -> Container:
@@ -215,11 +226,6 @@ def exec_start(x: Exchange, name: str) -> None:
         return x.reply(200) if p.is_docker else x.reply(200, b"\n", {"Content-Type": "text/plain; charset=us-ascii"})
     asked = ((1, "AttachStdout"), (2, "AttachStderr"))
     outlet = Outlet(frozenset(stream for stream, name in asked if exec.config.get(name)))
-    if exec.is_started:
-        outlet.put(1, p.exec_started(exec.container.id, exec.id).message.encode())
-        outlet.end()
-    else:
-        _run(x, exec, outlet, options.get("ConsoleSize"))
     has_stdin = bool(exec.config.get("AttachStdin"))
 
     def on_data(data: bytes) -> None:
@@ -236,6 +242,7 @@ def exec_start(x: Exchange, name: str) -> None:
     content_type = p.stream_type(x.request, tty=tty, upgraded=x.upgrade is not None)
     try:
         x.hijack(p.headers() if p.is_docker else {}, content_type, hold=x.answer.fault.join)
+        _spawn(x, lambda: _run(x, exec, outlet, options.get("ConsoleSize")))
         carry(x, outlet, lambda stream, data: frame(stream, data, tty=tty), received(x), on_data, on_eof)
     finally:
         outlet.cancel()
@@ -255,15 +262,16 @@ def _start_options(x: Exchange) -> dict[str, Any]:
 
 
 def _run(x: Exchange, exec: Exec, outlet: Outlet, size: tuple[int, int] | None = None) -> None:
-    """Run an exec's script. A command without one is one that is not found: the stream says so."""
+    """Run an exec's script. What cannot be run says so in the stream: a command without a script is not found."""
+    if exec.is_started:
+        outlet.put(1, x.personality.exec_started(exec.container.id, exec.id).message.encode())
+        return outlet.end()
     script = x.engine.script_for(x.engine.on_exec, exec.command)
     if script is not None:
         return exec.start(x.engine, script, outlet, size if x.personality.is_docker and x.personality.is_new else None)
-    messages, exit_code = x.personality.command_not_found(exec.command[0])
-    for stream, message in messages:
-        outlet.put(stream, message.encode())
+    stream, message, exec.exit_code = x.personality.command_not_found(exec.command[0])
+    outlet.put(stream, message.encode())
     exec.is_started = True
-    exec.exit_code = exit_code
     outlet.end()
 
 

@@ -58,8 +58,12 @@ class Wire:
     def has_left(self) -> bool:
         """Say whether the client sends no more, without waiting."""
         try:
-            return bool(select.select([self._socket], [], [], 0)[0]) and not self._socket.recv(1, socket.MSG_PEEK)
-        except (OSError, ValueError):
+            if not hasattr(socket, "MSG_DONTWAIT") and not select.select([self._socket], [], [], 0)[0]:
+                return False
+            return not self._socket.recv(1, socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0))
+        except BlockingIOError:
+            return False
+        except OSError:
             return True
 
     def abort(self) -> None:
@@ -72,6 +76,7 @@ class Wire:
     def reset(self) -> None:
         """Break it, as a host that dies does: TCP's RST."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.shutdown(socket.SHUT_RD)  # wakes who receives: it is not closed before
         self._socket.close()
 
     def close(self) -> None:
