@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -104,8 +105,8 @@ class Fault:
         endless_head: a head that never ends: header after header until the client leaves.
         head_pieces: send the head in so many pieces,
         head_delay: so many seconds apart.
-        join: send the head together with what follows it, in one packet. Where it would have to wait for the start of
-            a container it does not.
+        join: send the head together with what follows it, in one packet: it waits for the first output. Where that
+            would be a wait for the start of a container it does not.
         dribble: send byte by byte, so many seconds apart.
         stall: send no more from this offset on, until `LoopbackEngine.release`.
         cut: end the connection at this offset, cleanly.
@@ -149,9 +150,7 @@ class Answer:
         stall: waits until stalled answers are released. Both raise GoneError once the engine is closed.
     """
 
-    def __init__(
-        self, wire: Wire, fault: Fault, pause: Callable[[float], None], stall: Callable[[], None]
-    ) -> None:
+    def __init__(self, wire: Wire, fault: Fault, pause: Callable[[float], None], stall: Callable[[], None]) -> None:
         self.wire = wire
         self.fault = fault
         self._pause = pause
@@ -168,7 +167,7 @@ class Answer:
     def head(self, data: bytes, *, hold: bool = False) -> None:
         """Send the head; hold: together with what follows it."""
         for status in self.fault.interim:
-            self.wire.send(b"HTTP/1.1 %d %s\r\n\r\n" % (status, INTERIM.get(status, b"Interim")))
+            self.wire.send(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n\r\n".encode())
         if self.fault.endless_head:
             self._send_endless(data)
         if hold:
@@ -230,6 +229,3 @@ class Answer:
         """Give what comes next the chance to go out with a head that is held back."""
         if self._head:
             self._pause(seconds)
-
-
-INTERIM = {100: b"Continue", 102: b"Processing", 103: b"Early Hints"}

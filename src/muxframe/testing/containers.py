@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from secrets import token_hex
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from .processes import FATAL, FRAME_SIZE, SIGKILL, Killed, Process, State, Stdin, idle, say
 
@@ -112,6 +112,7 @@ class Container:
         auto_remove: whether it vanishes when it exits.
         begin: "client" or "add": see above.
         id: 64 hexadecimal digits; chosen at random if not given.
+        command, config: what its Process is to have for them.
 
     Attributes:
         state: what inspect says.
@@ -138,7 +139,7 @@ class Container:
         log: Iterable[tuple[int, bytes] | tuple[int, bytes, int]] = (),
         log_details: Mapping[str, str] | None = None,
         auto_remove: bool = False,
-        begin: str = "client",
+        begin: Literal["client", "add"] = "client",
         id: str | None = None,
         command: Sequence[str] = (),
         config: Mapping[str, object] | None = None,
