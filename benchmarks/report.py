@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .rows import CACHE, FILLED, FRAMES, MEMORY, PIECES, SOCKET, START, TO_FILES, TO_NULL, make_rows
+from .rows import (
+    CACHE,
+    FILLED,
+    FRAMES,
+    LINES_OF_LOG,
+    MEMORY,
+    PIECES,
+    SOCKET,
+    START,
+    TO_FILES,
+    TO_NULL,
+    make_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,6 +29,7 @@ REFERENCES = {
     MEMORY: "memcpy",
     CACHE: "memcpy",
     FRAMES: "naive loop, BytesIO",
+    LINES_OF_LOG: "split-and-parse loop",
     SOCKET: "recv_into and discard",
     FILLED: "recv_into and discard",
     PIECES: "naive buffer",
@@ -29,6 +42,7 @@ TITLES = {
     MEMORY: "in memory, 32 MiB of wire: from and to memory",
     CACHE: "in memory, 4 MiB of wire: inside the last cache",
     FRAMES: "an object a frame in a Python loop, 4 MiB of wire",
+    LINES_OF_LOG: "lines of a log with timestamps, 16 MiB of wire",
     SOCKET: "socket, 16 MiB of wire from another process",
     FILLED: "socket that holds up to 1 MiB of wire already: the receiver alone",
     PIECES: "fed a byte at a time, 16 KiB of wire; ns a byte of wire",
@@ -114,6 +128,7 @@ def as_blocks(results: Results, about: dict[str, Any]) -> dict[str, str]:
         (MEMORY, "memory"),
         (CACHE, "cache"),
         (FRAMES, "frames"),
+        (LINES_OF_LOG, "lines"),
         (SOCKET, "socket"),
         (FILLED, "filled"),
         (PIECES, "pieces"),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 #: Sections of a run.
 MEMORY, CACHE, FRAMES, SOCKET, FILLED, PIECES = "memory", "cache", "frames", "socket", "filled socket", "pieces"
+LINES_OF_LOG = "lines"
 TO_NULL, TO_FILES, START = "pipe to /dev/null", "pipe to files", "start"
 PEAK = "peak memory of a 1 GiB frame, bytes over import"
 NOMINAL_MEMCPY = 15e9  # bytes a second at which the figure for 16 B frames holds
@@ -60,6 +61,7 @@ def make_rows(results: Results) -> list[Row]:
         rows.append(_at_least(f"{contender}, 64 B, over docker-py", 100, measured))
     for contender, most in (("frames, untouched", 30), ("frames, bytes(frame)", 80)):
         rows.append(_nanoseconds(results, f"{contender}, 64 B", FRAMES, contender, most))
+    rows += _log_rows(results)
     for section in (TO_NULL, TO_FILES):
         names = dict.fromkeys(series.workload for series in results.series if series.section == section)
         for name in names or ("any size",):
@@ -93,8 +95,21 @@ def _at_most(work: str, most: float, measured: tuple[float, float] | None) -> Ro
     return Row(work, wanted, f"{_number(measured[0])}x (min {_number(measured[1])}x)", measured[0] <= most)
 
 
-def _nanoseconds(results: Results, work: str, section: str, contender: str, most: float) -> Row:
-    series = results.find(section, "64 B", contender)
+def _log_rows(results: Results) -> list[Row]:
+    name = "100 B lines"
+    rows = [
+        _nanoseconds(results, f"{contender}, {name} with timestamps", LINES_OF_LOG, contender, most, name)
+        for contender, most in (("batches", 200), ("batches, large_utf8", 200), ("lines, timestamp and data", 1000))
+    ]
+    measured = ratio(results, LINES_OF_LOG, name, "split-and-parse loop", "batches")
+    rows.append(_at_least(f"batches over a split-and-parse loop, {name}", 20, measured))
+    return rows
+
+
+def _nanoseconds(
+    results: Results, work: str, section: str, contender: str, most: float, workload: str = "64 B"
+) -> Row:
+    series = results.find(section, workload, contender)
     if series is None:
         return Row(work, f"<= {most:g} ns", "", None)
     median, minimum = (1e9 * seconds / series.frames for seconds in (series.median, series.minimum))

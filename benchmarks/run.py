@@ -27,13 +27,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import muxframe
 from benchmarks import contenders, plots, report, rows, workloads
-from benchmarks.contenders import Unavailable, foreign, processes, sockets
+from benchmarks.contenders import Unavailable, foreign, lines, processes, sockets
 from benchmarks.measure import Results, Series, run_section, say
 
 GIB = 1024 * 1024 * 1024
 SOCKET_SIZE = 16 * workloads.MIB
 PIPED = ("16 B", "64 B", workloads.LINES, "32 KiB")
-SECTIONS = ("memory", "frames", "socket", "pieces", "processes")
+LOG_SIZE = 16 * workloads.MIB
+SECTIONS = ("memory", "frames", "lines", "socket", "pieces", "processes")
 
 
 def main() -> int:
@@ -86,6 +87,8 @@ def measure(sections: Any, *, rounds: int, piped: int, peers: tuple[foreign.Fore
     if "frames" in sections:
         for name in ("16 B", "64 B", workloads.LINES, "32 KiB"):
             run_section(results, rows.FRAMES, workloads.make(name), contenders.frame_by_frame(), rounds=rounds)
+    if "lines" in sections:
+        run_section(results, rows.LINES_OF_LOG, lines.make(LOG_SIZE), lines.LINES, rounds=rounds)
     if "socket" in sections:
         for name in ("64 B", workloads.LINES, "32 KiB"):
             wire = workloads.make(name, SOCKET_SIZE)
