@@ -18,6 +18,7 @@ import muxframe
 from muxframe import FrameWriter, Stream, demux
 
 HEAVY = ["asyncio", "ssl", "socket", "argparse", "grpc", "pyarrow", "rich", "h11", "typing_extensions", "inspect"]
+HEAVY += ["ctypes", "datetime", "numpy", "pandas", "polars", "duckdb", "urllib"]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +35,9 @@ def test_import_is_light() -> None:
 def test_names() -> None:
     assert all(hasattr(muxframe, name) for name in muxframe.__all__)
     expected = {"demux", "demux_into", "frames", "copy", "Demuxer", "FrameWriter", "pack_frame", "BACKEND", "recover"}
+    expected |= {"lines", "Line", "LineSplitter", "batches", "LineBatch", "BatchBuilder"}
     assert expected <= set(muxframe.__all__)
+    assert callable(muxframe.lines) and callable(muxframe.batches), "the functions, not the modules they are in"
 
 
 def test_forced_backend() -> None:
@@ -91,9 +94,11 @@ def test_version_is_in_one_place() -> None:
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "muxframe.__version__"}
 
 
-@pytest.mark.parametrize(
-    "name", ["_framing_py", "_framing_c", "protocol", "errors", "sinks", "copying", "recovery", "compat.stdcopy"]
-)
+CORES = ["_framing_py", "_framing_c", "_lines_py", "_lines_c", "_batches_py", "_batches_c"]
+SHELLS = ["protocol", "errors", "sinks", "copying", "lines", "batches", "recovery", "compat.stdcopy"]
+
+
+@pytest.mark.parametrize("name", CORES + SHELLS)
 def test_documentation_examples(name: str) -> None:
     try:
         module = importlib.import_module(f"muxframe.{name}")

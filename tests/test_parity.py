@@ -2,55 +2,72 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any
 
 import pytest
 
-from muxframe import _framing_py as python
+from muxframe import _batches_py, _framing_py, _lines_py
 
-cython: Any = pytest.importorskip("muxframe._framing_c", reason="the compiled core was not built")
+pytest.importorskip("muxframe._framing_c", reason="the compiled core was not built")
 
-CLASSES = ["Demuxer", "Frame", "FrameReader"]
+#: Both twins of each core.
+TWINS: list[tuple[Any, Any]] = [
+    (twin, importlib.import_module(twin.__name__.removesuffix("_py") + "_c"))
+    for twin in (_framing_py, _lines_py, _batches_py)
+]
+python, cython = TWINS[0]
+NAMES = [(name, twins) for twins in TWINS for name in twins[0].__all__]
+CLASSES = [(name, twins) for name, twins in NAMES if isinstance(getattr(twins[0], name), type)]
+FUNCTIONS = [(name, twins) for name, twins in NAMES if not isinstance(getattr(twins[0], name), type)]
+
+
+def each(pairs: list[tuple[str, tuple[Any, Any]]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(("name", "twins"), pairs, ids=[name for name, _ in pairs])
 
 
 def members(kind: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(kind).items() if not name.startswith("_")}
+    """Return the public members, those of bases included."""
+    found = {name: value for base in reversed(kind.__mro__[:-1]) for name, value in vars(base).items()}
+    return {name: value for name, value in found.items() if not name.startswith("_") or name.startswith("__arrow")}
 
 
 def test_names() -> None:
-    assert python.__all__ == cython.__all__
-    for name in CLASSES:
-        assert set(members(getattr(python, name))) == set(members(getattr(cython, name)))
+    for ours, theirs in TWINS:
+        assert ours.__all__ == theirs.__all__
+    for name, (ours, theirs) in CLASSES:
+        assert set(members(getattr(ours, name))) == set(members(getattr(theirs, name)))
 
 
-@pytest.mark.parametrize("name", python.__all__)
-def test_documentation(name: str) -> None:
-    assert inspect.getdoc(getattr(python, name)) == inspect.getdoc(getattr(cython, name))
-    assert inspect.getdoc(getattr(python, name))
+@each(NAMES)
+def test_documentation(name: str, twins: tuple[Any, Any]) -> None:
+    assert inspect.getdoc(getattr(twins[0], name)) == inspect.getdoc(getattr(twins[1], name))
+    assert inspect.getdoc(getattr(twins[0], name))
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_documentation_of_members(name: str) -> None:
-    for member, value in members(getattr(python, name)).items():
+@each(CLASSES)
+def test_documentation_of_members(name: str, twins: tuple[Any, Any]) -> None:
+    ours, theirs = (members(getattr(twin, name)) for twin in twins)
+    for member, value in ours.items():
         if callable(value) or isinstance(value, property):
             assert value.__doc__
-            assert inspect.cleandoc(value.__doc__) == inspect.cleandoc(getattr(cython, name).__dict__[member].__doc__)
+            assert inspect.cleandoc(value.__doc__) == inspect.cleandoc(theirs[member].__doc__)
 
 
 def parameters(function: Any) -> list[tuple[str, Any, Any]]:
     return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
 
 
-@pytest.mark.parametrize("name", ["demux", "demux_into", "pack_frame"])
-def test_signatures_of_functions(name: str) -> None:
-    assert parameters(getattr(python, name)) == parameters(getattr(cython, name))
+@each(FUNCTIONS)
+def test_signatures_of_functions(name: str, twins: tuple[Any, Any]) -> None:
+    assert parameters(getattr(twins[0], name)) == parameters(getattr(twins[1], name))
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_signatures_of_methods(name: str) -> None:
-    for member in ["__init__", *members(getattr(python, name))]:
-        ours, theirs = getattr(python, name).__dict__[member], getattr(cython, name).__dict__[member]
+@each(CLASSES)
+def test_signatures_of_methods(name: str, twins: tuple[Any, Any]) -> None:
+    for member in ["__init__", *members(getattr(twins[0], name))]:
+        ours, theirs = (getattr(getattr(twin, name), member) for twin in twins)
         if callable(ours) and type(theirs).__name__ != "wrapper_descriptor":  # __init__ of a cdef class says nothing
             assert parameters(ours) == parameters(theirs)
 

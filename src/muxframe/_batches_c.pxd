@@ -48,7 +48,7 @@ cdef extern from "_arrow.h" nogil:
 cdef class LineBatch:
     cdef object __weakref__
     cdef mfb_batch *batch       # one reference of it is this object's
-    cdef readonly object source
+    cdef object name            # of the source, or None
 
     cdef object column(self, const void *data, size_t size, Py_ssize_t item_size, char *format)
 

@@ -105,6 +105,11 @@ cdef class LineBatch:
         return self.batch.rows.count
 
     @property
+    def source(self):
+        """The name in the source column, or None where there is none."""
+        return self.name
+
+    @property
     def streams(self):
         """The stream of each row: int8."""
         return self.column(self.batch.rows.streams, self.batch.rows.count, 1, "b")
@@ -150,9 +155,9 @@ cdef class LineBatch:
         if self.batch.shape.timestamps and mfb_bit(self.batch.timed, i):
             line.flags |= MFL_TIMESTAMP
             line.when = rows.timestamps[i]
-        line.data = copy_bytes(rows.data.data + rows.offsets[i], <size_t>(rows.offsets[i + 1] - rows.offsets[i]))
+        line.content = copy_bytes(rows.data.data + rows.offsets[i], <size_t>(rows.offsets[i + 1] - rows.offsets[i]))
         if self.batch.shape.details and mfb_bit(self.batch.attributed, i):
-            line.details = copy_bytes(
+            line.prefix = copy_bytes(
                 rows.details.data + rows.details_offsets[i],
                 <size_t>(rows.details_offsets[i + 1] - rows.details_offsets[i]),
             )
@@ -298,7 +303,7 @@ cdef class BatchBuilder(_Splitter):
         )
         if batch.batch is NULL:
             raise MemoryError
-        batch.source = self.source
+        batch.name = self.source
         return batch
 
 
@@ -458,7 +463,7 @@ def _take_documentation():
             continue
         for attribute, value in vars(theirs).items():
             method = vars(ours).get(attribute)
-            if callable(method) and not attribute.startswith("__"):
+            if callable(method) and (not attribute.startswith("__") or attribute.startswith("__arrow")):
                 method.__doc__ = value.__doc__
 
 

@@ -335,7 +335,7 @@ class BatchBuilder(_Splitter):
             self._rows = _Rows()
 
 
-def export_stream(first: LineBatch | BatchBuilder, batches: Iterator[LineBatch]) -> object:
+def export_stream(first: LineBatch | BatchBuilder, batches: Iterator[LineBatch], /) -> object:
     """Return a PyCapsule of an ArrowArrayStream over batches that have the same columns as the first, or the builder.
 
     What the iterator raises becomes an error of the stream, with its text.

@@ -168,7 +168,7 @@ static inline size_t mf_take_run(const uint8_t *src, size_t size, mf_output outp
 
 /* Take wire bytes and copy the payload, whole frames or parts. ordered: stop before payload of the other output than
  * the one that got some in this call. */
-static mf_status mf_feed_into(mf_state *state, const uint8_t *src, size_t size, mf_output outputs[2], int ordered,
+static inline mf_status mf_feed_into(mf_state *state, const uint8_t *src, size_t size, mf_output outputs[2], int ordered,
                               size_t *consumed)
 {
     const uint8_t *p = src, *const end = src + size;

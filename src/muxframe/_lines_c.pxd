@@ -62,8 +62,8 @@ cdef class Line:
     cdef uint8_t number         # 0..2
     cdef uint8_t flags          # MFL_PARTIAL, MFL_TIMESTAMP
     cdef int64_t when           # valid with MFL_TIMESTAMP
-    cdef readonly bytes data
-    cdef readonly bytes details
+    cdef bytes content          # data
+    cdef bytes prefix           # details
 
 
 cdef class _Splitter:

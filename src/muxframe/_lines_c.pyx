@@ -79,15 +79,15 @@ cdef class Line:
         if details is not None:
             check_bytes(details, "details")
         partial = bool(partial)
-        if self.data is not None:  # asked last: what is above may have run anything
+        if self.content is not None:  # asked last: what is above may have run anything
             raise TypeError("Line is immutable")
         self.number = number
         self.flags = MFL_PARTIAL if partial else 0
         if timestamp is not None:
             self.when = timestamp
             self.flags |= MFL_TIMESTAMP
-        self.data = data
-        self.details = details
+        self.content = data
+        self.prefix = details
 
     @property
     def stream(self):
@@ -100,25 +100,35 @@ cdef class Line:
         return self.when if self.flags & MFL_TIMESTAMP else None
 
     @property
+    def data(self):
+        """The line's bytes, without the line end."""
+        return self.content
+
+    @property
     def partial(self):
         """Whether the line goes on: in the next line of this stream, or where a fault cut it off."""
         return bool(self.flags & MFL_PARTIAL)
 
     @property
+    def details(self):
+        """The attributes as the engine sent them, `k=v,k=v` with URL quoting, or None."""
+        return self.prefix
+
+    @property
     def text(self):
         """The line as text: UTF-8, with U+FFFD for what is none."""
-        return self.data.decode("utf-8", "replace")
+        return self.content.decode("utf-8", "replace")
 
     @property
     def attrs(self):
         """The attributes, parsed; empty where there are none."""
-        return parse_details(self.details or b"")
+        return parse_details(self.prefix or b"")
 
     def __iter__(self):
-        return iter((self.stream, self.timestamp, self.data))
+        return iter((self.stream, self.timestamp, self.content))
 
     def _key(self):
-        return self.number, self.timestamp, self.data, self.partial, self.details
+        return self.number, self.timestamp, self.content, self.partial, self.prefix
 
     def __eq__(self, other):
         if not isinstance(other, Line):
@@ -129,7 +139,7 @@ cdef class Line:
         return hash(self._key())
 
     def __repr__(self):
-        return show_line(self.stream, self.timestamp, self.data, self.partial, self.details)
+        return show_line(self.stream, self.timestamp, self.content, self.partial, self.prefix)
 
     def __reduce__(self):
         return _rebuild, (type(self), *self._key())
@@ -142,9 +152,9 @@ cdef Line make_line(const mfl_rows *rows, size_t i):
     line.flags = rows.flags[i]
     if line.flags & MFL_TIMESTAMP:
         line.when = rows.timestamps[i]
-    line.data = copy_bytes(rows.data.data + rows.offsets[i], <size_t>(rows.offsets[i + 1] - rows.offsets[i]))
+    line.content = copy_bytes(rows.data.data + rows.offsets[i], <size_t>(rows.offsets[i + 1] - rows.offsets[i]))
     if line.flags & MFL_DETAILS:
-        line.details = copy_bytes(
+        line.prefix = copy_bytes(
             rows.details.data + rows.details_offsets[i], <size_t>(rows.details_offsets[i + 1] - rows.details_offsets[i])
         )
     return line
