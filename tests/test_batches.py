@@ -8,6 +8,7 @@ import importlib
 import io
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -494,6 +495,24 @@ def test_pandas(core: Any) -> None:
     assert frame["timestamp"].isna().sum() == sum(row[1] is None for row in expected)
     valid = frame["timestamp"].dropna().astype("int64")
     assert list(valid) == [row[1] for row in expected if row[1] is not None]
+
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "lines.md"
+
+
+@pytest.mark.skipif(not DOCUMENT.exists(), reason="docs are not beside the tests")
+def test_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for reader in ("pyarrow", "polars", "duckdb", "pandas"):
+        pytest.importorskip(reader)
+    shown = re.findall(r"^```py\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(shown) == 4
+    (tmp_path / "examples").symlink_to(DOCUMENT.parent.parent / "examples")
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    for block in shown:
+        exec(block, namespace)
+    assert namespace["errors"].height == 1
+    assert namespace["frame"].shape == (5, 4)
 
 
 def test_no_arrow_library_is_imported() -> None:

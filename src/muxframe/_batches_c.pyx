@@ -19,7 +19,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EIO, ENOMEM
 from libc.stdint cimport int64_t, uint8_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from ._framing_c cimport acquire, copy_bytes
@@ -35,7 +35,6 @@ from ._lines_c cimport (
 
 from . import _batches_py as _py
 from ._batches_py import DEFAULT_MAX_BYTES, DEFAULT_MAX_LINES, LINE_TYPES, check_limits, check_shape
-from ._framing_py import again
 from ._lines_py import DEFAULT_MAX_LINE_SIZE
 from .errors import DaemonError, FramingError
 

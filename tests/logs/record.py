@@ -25,7 +25,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent / "examples"))
 
-import capture  # noqa: E402
+import capture  # type: ignore[import-not-found, unused-ignore]  # noqa: E402
 
 PAUSE = 2.5  # seconds between runs: more than what whole seconds allow a line to go on for
 LABELS = {"a": "x y=1,2%", "b": "", "c": 'é"&+'}
