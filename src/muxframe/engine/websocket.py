@@ -19,6 +19,8 @@ from ..errors import ConnectionLostError, HandshakeError
 from .handshake import Body
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from typing_extensions import Buffer
 
     from .handshake import Response
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketBody", "check_upgrade", "upgrade_headers"]
 
 MAX_MESSAGE_SIZE = 16 * 1024 * 1024  #: engines send at most 32 KiB at a time
+PIECE_SIZE = 32 * 1024  #: of what is written in one message: servers have caps, too
 
 _SILENT = logging.getLogger("muxframe.websocket")
 _SILENT.addHandler(logging.NullHandler())
@@ -48,7 +51,7 @@ def check_upgrade(head: Response, headers: dict[str, str]) -> None:
 
 
 class WebSocketBody(Body):
-    """The payload of messages, one behind the other; what is written becomes one binary message.
+    """The payload of messages, one behind the other; what is written becomes binary messages.
 
     One thread may feed while another packs.
     """
@@ -106,7 +109,7 @@ class WebSocketBody(Body):
             return b"".join(self._messages.data_to_send())
 
     def pack(self, data: bytes) -> bytes:
-        return self._packed(data)
+        return self._packed([data[start : start + PIECE_SIZE] for start in range(0, len(data), PIECE_SIZE)])
 
     def pack_eof(self) -> bytes | None:
         with self._lock:
@@ -114,7 +117,7 @@ class WebSocketBody(Body):
                 self._messages.send_close(CloseCode.NORMAL_CLOSURE)
             return b"".join(self._messages.data_to_send())
 
-    def _packed(self, *messages: bytes) -> bytes:
+    def _packed(self, messages: Iterable[bytes]) -> bytes:
         """Return what carries some binary messages.
 
         Raises:
