@@ -11,7 +11,7 @@ import asyncio
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from .. import aio
 from .._framing import Demuxer, Frame
@@ -742,6 +742,12 @@ class Link(asyncio.BufferedProtocol):
 # --- sessions --------------------------------------------------------------------------------------------------------
 
 
+class Shell(Protocol):
+    """What has opened a session, and performs its flows."""
+
+    async def _run(self, flow: Flow[T], timeout: float | None = -1) -> T: ...
+
+
 class Session(SessionBase):
     """One stream of an engine's, as the blocking Session. An asynchronous context manager.
 
@@ -754,7 +760,7 @@ class Session(SessionBase):
         timeout: seconds that a read or write waits for the other side; None, as at first: for ever.
     """
 
-    def __init__(self, engine: Engine, opened: Opened, max_frame_size: int | None, truncated: Truncated) -> None:
+    def __init__(self, engine: Shell, opened: Opened, max_frame_size: int | None, truncated: Truncated) -> None:
         super().__init__(opened)
         self._engine = engine
         self._link: Link = opened.link

@@ -457,7 +457,7 @@ def exec_(
     start: dict[str, Any] = {"Detach": False, "Tty": tty}  # Docker frames by this one's Tty, Podman by the other's
     takes_size = api.podman is None and api.version >= (1, 42)
     if size is not None and tty and takes_size:
-        config["ConsoleSize"] = start["ConsoleSize"] = list(_console(*size))
+        config["ConsoleSize"] = start["ConsoleSize"] = list(console(*size))
     made = yield Call(api.request("POST", container_path(container, "/exec"), body=config))
     path = f"/exec/{quoted_name(str(_document(made, 'Id')['Id']))}"
     link = yield Open(api.request("POST", f"{path}/start", body=start, upgrade="tcp"))
@@ -597,7 +597,7 @@ def plain(request: Request) -> Flow[Response]:
 
 def resize(api: Api, path: str, height: int, width: int) -> Flow[None]:
     """Tell the TTY of a container or exec how large its terminal is, in characters."""
-    rows, columns = _console(height, width)
+    rows, columns = console(height, width)
     yield Call(api.request("POST", f"{path}/resize", query={"h": str(rows), "w": str(columns)}))
 
 
@@ -649,7 +649,8 @@ def _flags(flags: Mapping[str, bool]) -> dict[str, str]:
     return {name: "1" if flag else "0" for name, flag in flags.items()}
 
 
-def _console(height: int, width: int) -> tuple[int, int]:
+def console(height: int, width: int) -> tuple[int, int]:
+    """Make sure that these can be the size of a terminal."""
     for number in (height, width):
         if not isinstance(number, int) or isinstance(number, bool):
             raise TypeError("height and width of a terminal are whole numbers of characters")

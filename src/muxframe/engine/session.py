@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from .._framing import Demuxer, Frame, FrameReader
 from .._framing_py import readable
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from .._lines_py import Line
     from ..sinks import AnySink
     from .base import Deadline
-    from .calls import Opened
-    from .client import Engine
+    from .calls import Flow, Opened
     from .dial import Connection
     from .handshake import Body, Response
 
@@ -229,6 +228,12 @@ def lost(error: Exception) -> ConnectionLostError:
     return ConnectionLostError(f"the connection to the engine broke: {error}")
 
 
+class Shell(Protocol):
+    """What has opened a session, and performs its flows."""
+
+    def _run(self, flow: Flow[T], timeout: float | None = -1) -> T: ...
+
+
 class Session(SessionBase):
     """One stream of an engine's: what `attach`, `exec` and `logs` return. A context manager.
 
@@ -242,7 +247,7 @@ class Session(SessionBase):
         tty, stream_type, exit_code: see SessionBase.
     """
 
-    def __init__(self, engine: Engine, opened: Opened, max_frame_size: int | None, truncated: Truncated) -> None:
+    def __init__(self, engine: Shell, opened: Opened, max_frame_size: int | None, truncated: Truncated) -> None:
         super().__init__(opened)
         self._engine = engine
         self._link: Link = opened.link

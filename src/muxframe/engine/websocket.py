@@ -9,11 +9,17 @@ import logging
 import threading
 from typing import TYPE_CHECKING, cast
 
-from websockets.exceptions import InvalidState
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import CLIENT, State
-from websockets.protocol import Protocol as Messages
-from websockets.utils import accept_key, generate_key
+try:
+    from websockets.exceptions import InvalidState
+    from websockets.frames import CloseCode, Frame, Opcode
+    from websockets.protocol import CLIENT, State
+    from websockets.protocol import Protocol as Messages
+    from websockets.utils import accept_key, generate_key
+except ModuleNotFoundError as error:
+    if error.name != "websockets":
+        raise
+    text = 'WebSockets need the websockets library: pip install "muxframe[websocket]"'
+    raise ModuleNotFoundError(text, name=error.name) from None
 
 from ..errors import ConnectionLostError, HandshakeError
 from .handshake import Body
@@ -55,6 +61,8 @@ class WebSocketBody(Body):
 
     One thread may feed while another packs.
     """
+
+    _is_text = False  # what is written
 
     def __init__(self) -> None:
         self._messages = Messages(CLIENT, state=State.OPEN, max_size=MAX_MESSAGE_SIZE, logger=_SILENT)
@@ -118,15 +126,16 @@ class WebSocketBody(Body):
             return b"".join(self._messages.data_to_send())
 
     def _packed(self, messages: Iterable[bytes]) -> bytes:
-        """Return what carries some binary messages.
+        """Return what carries some messages.
 
         Raises:
             ConnectionLostError: the other side has said that it will read no more.
         """
         with self._lock:
             try:
+                send = self._messages.send_text if self._is_text else self._messages.send_binary
                 for message in messages:
-                    self._messages.send_binary(message)
+                    send(message)
             except InvalidState:
                 raise ConnectionLostError("the WebSocket is closed") from None
             return b"".join(self._messages.data_to_send())
