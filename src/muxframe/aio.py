@@ -16,6 +16,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
+from ._batches import BatchBuilder, LineBatch
+from ._batches_py import DEFAULT_MAX_BYTES, DEFAULT_MAX_LINES
 from ._framing import Demuxer, Frame, FrameReader
 from ._framing_py import RECEIVE_BUFFER_SIZE, again, check_truncated, readable
 from ._lines import Line, LineSplitter
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from ._batches_py import LineType
     from .engine.aio import Engine, Session, attach, connect, exec, logs
     from .sinks import AnySink, Sink
 
@@ -39,12 +42,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HIGH_WATER",
+    "BatchIterator",
     "ChunkReader",
     "Engine",
     "FrameIterator",
     "LineIterator",
     "Session",
     "attach",
+    "batches",
     "chunks",
     "connect",
     "copy",
@@ -57,7 +62,7 @@ __all__ = [
 #: Bytes of payload that wait to be taken before receiving pauses. One receive may go beyond it.
 HIGH_WATER = 256 * 1024
 
-T = TypeVar("T", Chunk, Frame, Line)
+T = TypeVar("T", Chunk, Frame, Line, LineBatch)
 
 _ENGINE = ("Engine", "Session", "attach", "connect", "exec", "logs")
 
@@ -265,10 +270,12 @@ class Reader(asyncio.BufferedProtocol, Generic[T]):
             self._wakeup.set_result(None)
 
 
-def _size_of(item: Chunk | Frame | Line) -> int:
+def _size_of(item: Chunk | Frame | Line | LineBatch) -> int:
     if isinstance(item, tuple):
         return len(item[1])
-    return len(item) if isinstance(item, Frame) else len(item.data)
+    if isinstance(item, Frame):
+        return len(item)
+    return len(item.data) if isinstance(item, Line) else HIGH_WATER  # one batch waits at a time
 
 
 class ReceiveBuffer:
@@ -354,16 +361,17 @@ class FrameIterator(Reader[Frame]):
         self._add(self._decode(memoryview(b"")))
 
 
-class LineIterator(Reader[Line]):
-    """Iterate over lines: what `lines` returns. Otherwise as ChunkReader."""
+class _SplitReader(Reader[T]):
+    """What a LineSplitter or BatchBuilder makes of the wire."""
 
-    def __init__(self, source: AnyAsyncSource, splitter: LineSplitter, truncated: Truncated) -> None:
+    def __init__(self, source: AnyAsyncSource, splitter: Any, truncated: Truncated) -> None:
         super().__init__(source, truncated)
         self._splitter = splitter
 
-    def _decode(self, data: memoryview) -> list[Line]:
+    def _decode(self, data: memoryview) -> list[T]:
         try:
-            return self._splitter.feed(data)
+            decoded: list[T] = self._splitter.feed(data)
+            return decoded
         except (FramingError, DaemonError) as fault:
             self._add(fault.lines)
             raise
@@ -374,6 +382,14 @@ class LineIterator(Reader[Line]):
         except (FramingError, DaemonError) as fault:
             self._add(fault.lines)
             raise
+
+
+class LineIterator(_SplitReader[Line]):
+    """Iterate over lines: what `lines` returns. Otherwise as ChunkReader."""
+
+
+class BatchIterator(_SplitReader[LineBatch]):
+    """Iterate over columnar batches: what `batches` returns. Otherwise as ChunkReader."""
 
 
 def chunks(
@@ -465,6 +481,50 @@ def lines(
         check_reserved=check_reserved,
     )
     return LineIterator(source, splitter, truncated)
+
+
+def batches(
+    source: AnyAsyncSource,
+    /,
+    *,
+    raw: bool = False,
+    timestamps: bool = False,
+    details: bool = False,
+    line_type: LineType = "large_binary",
+    source_name: str | None = None,
+    max_lines: int = DEFAULT_MAX_LINES,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    max_line_size: int = DEFAULT_MAX_LINE_SIZE,
+    max_frame_size: int | None = None,
+    check_reserved: bool = True,
+    truncated: Truncated = "error",
+) -> BatchIterator:
+    """Iterate asynchronously over the lines of a stream in columnar batches.
+
+    Args:
+        source: as for `chunks`.
+        raw, timestamps, details, line_type, source_name, max_lines, max_bytes, max_line_size, max_frame_size,
+            check_reserved, truncated: as for `muxframe.batches`.
+
+    Returns:
+        An asynchronous iterator of LineBatch.
+
+    Raises:
+        FramingError, DaemonError, OSError, TypeError: as `chunks` does.
+    """
+    builder = BatchBuilder(
+        raw=raw,
+        timestamps=timestamps,
+        details=details,
+        line_type=line_type,
+        source=source_name,
+        max_lines=max_lines,
+        max_bytes=max_bytes,
+        max_line_size=max_line_size,
+        max_frame_size=max_frame_size,
+        check_reserved=check_reserved,
+    )
+    return BatchIterator(source, builder, truncated)
 
 
 async def copy(

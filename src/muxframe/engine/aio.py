@@ -14,6 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from .. import aio
+from .._batches import LineBatch
+from .._batches_py import DEFAULT_MAX_BYTES, DEFAULT_MAX_LINES
 from .._framing import Demuxer, Frame
 from .._framing_py import check_limit, check_truncated, readable
 from .._lines import Line, LineSplitter
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from .._batches_py import LineType
     from ..sinks import AnySink
     from .calls import Flow, Opened, Step
     from .dial import SshProcess
@@ -49,7 +52,7 @@ RENEGOTIATION_POLL = 0.01  #: seconds between attempts to write, while TLS wants
 WRITE_SIZE = 256 * 1024  #: bytes of one write to stdin that are encrypted or packed at a time
 
 T = TypeVar("T")
-C = TypeVar("C", Chunk, Frame, Line)
+C = TypeVar("C", Chunk, Frame, Line, LineBatch)
 R = TypeVar("R", bound="aio.Reader[Any]")
 
 
@@ -813,6 +816,31 @@ class Session(SessionBase):
             )
             self._line_iterator = aio.LineIterator(self._link, splitter, self._truncated)
         return _Items(self, self._line_iterator)
+
+    def batches(
+        self,
+        *,
+        line_type: LineType = "large_binary",
+        source_name: str | None = None,
+        max_lines: int = DEFAULT_MAX_LINES,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_line_size: int = DEFAULT_MAX_LINE_SIZE,
+    ) -> AsyncIterator[LineBatch]:
+        """Iterate over the lines of the output in columnar batches: as the blocking Session. To be called once."""
+        self._choose("batches")
+        iterator = aio.batches(
+            self._link,
+            raw=self._opened.is_raw,
+            timestamps=self._opened.has_timestamps,
+            details=self._opened.has_details,
+            line_type=line_type,
+            source_name=source_name,
+            max_lines=max_lines,
+            max_bytes=max_bytes,
+            max_line_size=max_line_size,
+            truncated=self._truncated,
+        )
+        return _Items(self, iterator)
 
     async def copy_to(
         self, stdout: AnySink | asyncio.StreamWriter, stderr: AnySink | asyncio.StreamWriter = None, /

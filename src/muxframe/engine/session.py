@@ -9,10 +9,13 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from .._batches import BatchBuilder
+from .._batches_py import DEFAULT_MAX_BYTES, DEFAULT_MAX_LINES
 from .._framing import Demuxer, Frame, FrameReader
 from .._framing_py import readable
 from .._lines import LineReader
 from .._lines_py import DEFAULT_MAX_LINE_SIZE
+from ..batches import BatchReader
 from ..copying import copy_on
 from ..errors import ConnectionLostError, DaemonError, FramingError, MuxframeError, TruncatedStreamError
 from ..protocol import Chunk, Copied, Demuxed, Stream, Truncated
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from .._batches_py import LineType
     from .._lines_py import Line
     from ..sinks import AnySink
     from .base import Deadline
@@ -321,6 +325,37 @@ class Session(SessionBase):
             self._lines = _UntilClosed(self, reader)
         return self._lines
 
+    def batches(
+        self,
+        *,
+        line_type: LineType = "large_binary",
+        source_name: str | None = None,
+        max_lines: int = DEFAULT_MAX_LINES,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_line_size: int = DEFAULT_MAX_LINE_SIZE,
+    ) -> BatchReader:
+        """Iterate over the lines of the output in columnar batches, as `muxframe.batches` does. To be called once.
+
+        Args:
+            line_type, source_name, max_lines, max_bytes, max_line_size: as for `muxframe.batches`.
+
+        Raises:
+            FramingError, DaemonError, ConnectionLostError, TimeoutError: by iteration, as `lines`.
+            RuntimeError: the session is read in another way.
+        """
+        self._choose("batches")
+        builder = BatchBuilder(
+            raw=self._opened.is_raw,
+            timestamps=self._opened.has_timestamps,
+            details=self._opened.has_details,
+            line_type=line_type,
+            source=source_name,
+            max_lines=max_lines,
+            max_bytes=max_bytes,
+            max_line_size=max_line_size,
+        )
+        return BatchReader(_Wire(self), builder, ignore_truncated=self._truncated == "ignore")
+
     def copy_to(self, stdout: AnySink, stderr: AnySink = None, /, *, delay: float | None = None) -> Copied:
         """Copy the rest of the payload to two sinks, as `muxframe.copy` does.
 
@@ -517,6 +552,16 @@ class Session(SessionBase):
     def close(self) -> None:
         """Close the connection. What is blocked on it in another thread ends at once: reading as at the end."""
         self._opened.close()
+
+
+class _Wire(Source):
+    """What a session reads, for those who read sources."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        return self._session._readinto(buffer)
 
 
 class _UntilClosed(Generic[T]):
