@@ -248,6 +248,8 @@ class SessionBase:
         tty: whether the container, or the command, has a TTY.
         stream_type: "multiplexed", or "raw" where everything comes as stdout: of a TTY, or merged.
         exit_code: of an exec, known once its output has ended; of an attach, after `wait`. None before.
+        closes_stdin: whether `close_stdin` reaches the other end and the output goes on; None where nobody knows, or
+            there is no stdin anyway.
     """
 
     def __init__(self, opened: Opened) -> None:
@@ -258,6 +260,7 @@ class SessionBase:
         self.tty = opened.is_tty
         self.stream_type: Literal["multiplexed", "raw"] = "raw" if opened.is_raw else "multiplexed"
         self.exit_code: int | None = None
+        self.closes_stdin = opened.closes_stdin
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -285,7 +288,7 @@ class SessionBase:
             return False
         self._check_stdin()
         self._opened.check_half_close()
-        if self._opened.closes_stdin is False:
+        if self.closes_stdin is False:
             warnings.warn(calls.HALF_CLOSE_ENDS, RuntimeWarning, stacklevel=3)
         self._has_closed_stdin = True
         return True
