@@ -1,8 +1,9 @@
-"""The command line: `muxframe demux | mux | inspect | completion | man`.
+"""The command line: `muxframe demux | mux | inspect | attach | exec | logs | bench | completion | man`.
 
     parser.py    every option and its help: the one source of --help, completion and man page
-    demux.py mux.py inspect.py manual.py      a command each
-    files.py interrupt.py progress.py         what they share
+    demux.py mux.py inspect.py attach.py exec.py logs.py bench.py manual.py     a command each
+    files.py interrupt.py progress.py       what they share
+    sessions.py keyboard.py terminal.py signals.py      what attach, exec and logs share
 
 Here is what holds for all of them: which module runs, and what an end that is not a success looks like. Everything a
 command does not need is imported late or not at all, so that it starts fast.
@@ -21,7 +22,7 @@ from .files import STDOUT_NAME, Failure, complain
 
 __all__ = ["main"]
 
-FAILED, USAGE, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
+FAILED, USAGE, CLOSED_PIPE = 1, 2, 141
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,13 +33,13 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         0, 1 for an error of the stream or of a file, 2 for misuse, 141 where an output pipe was closed by its reader.
-        An interrupt (ctrl-C) ends the process by SIGINT itself, so that a shell sees 130 and stops its script; where
-        that cannot be, 130 is returned.
+        attach and exec return the exit code of the container or command. An interrupt (ctrl-C) ends the process by
+        SIGINT itself, so that a shell sees 130 and stops its script; where that cannot be, 130 is returned.
     """
     try:
         return _run(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
-        return _end_interrupted()
+    except KeyboardInterrupt as end:
+        return _end_by_signal(getattr(end, "signal_number", signal.SIGINT))
     except BrokenPipeError:
         _discard_stdout()
         return CLOSED_PIPE
@@ -66,12 +67,12 @@ def _run(argv: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else USAGE
 
 
-def _end_interrupted() -> int:
-    """Die by SIGINT, as shells expect of a process that was interrupted."""
+def _end_by_signal(number: int) -> int:
+    """Die by a signal, as shells expect of a process that was interrupted."""
     if os.name == "posix" and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    return INTERRUPTED
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    return 128 + number
 
 
 def _discard_stdout() -> None:

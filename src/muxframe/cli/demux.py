@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from .._framing import pack_frame
 from ..copying import copy
 from ..errors import DaemonError, FramingError, SinkError
 from ..protocol import Stream
-from .files import STDERR, STDOUT, Failure, Naming, complain, open_input, open_outputs
+from .files import STDERR, STDOUT, Failure, Naming, complain, delivery_failure, open_input, open_outputs
 from .interrupt import Interrupt
 from .progress import watched
 
@@ -49,12 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         except (FramingError, DaemonError) as fault:
             raise Failure(f"{source.name}: {fault}") from fault
         except SinkError as error:
-            if error.errno == errno.EPIPE:
-                raise BrokenPipeError from error
-            output = stdout if error.sink == "stdout" else stderr
-            taken = error.delivered
-            sizes = f"delivered: {taken.stdout_size} bytes of stdout, {taken.stderr_size} of stderr"
-            raise Failure(f"{output.name}: {error.strerror} ({sizes})") from error
+            raise delivery_failure(error, stdout, stderr) from error
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from typing import Self
 
+    from ..errors import SinkError
+
 STDIN, STDOUT, STDERR = 0, 1, 2
-STDOUT_NAME, STDERR_NAME = "standard output", "standard error"
+STDIN_NAME, STDOUT_NAME, STDERR_NAME = "standard input", "standard output", "standard error"
 
 #: Opening a FIFO must not wait for its writer: a poll can be interrupted, and watches two at once.
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | (os.O_NONBLOCK if hasattr(select, "poll") else 0)
@@ -32,12 +35,21 @@ class Failure(Exception):
 
 
 def complain(text: str) -> None:
-    """Print a line on this process's stderr, as far as there is one."""
+    """Print a line on this process's stderr, as far as there is one. What could act on a terminal is escaped."""
     try:
         if sys.stderr is not None:
-            print(f"muxframe: {text}", file=sys.stderr, flush=True)
+            print(f"muxframe: {harmless(text.rstrip())}", file=sys.stderr, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # so that the interpreter can flush at exit
+
+
+def harmless(text: str) -> str:
+    r"""Escape what is not printable: others (engines, containers) have a say in what is complained of.
+
+    >>> harmless("no\x1b[2J")
+    'no\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Naming:
@@ -132,6 +144,16 @@ def open_input(path: str) -> File:
         with file:
             raise Failure(f"{path}: Is a directory")
     return file
+
+
+def delivery_failure(error: SinkError, stdout: File, stderr: File) -> Exception:
+    """Return what to raise for a sink that has failed."""
+    if error.errno == errno.EPIPE:
+        return BrokenPipeError()
+    output = stdout if error.sink == "stdout" else stderr
+    taken = error.delivered
+    sizes = f"delivered: {taken.stdout_size} bytes of stdout, {taken.stderr_size} of stderr"
+    return Failure(f"{output.name}: {error.strerror} ({sizes})")
 
 
 def open_outputs(stack: ExitStack, paths: dict[int, str | None], inputs: list[File]) -> list[File]:

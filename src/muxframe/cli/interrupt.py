@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 PATIENCE = 1  # seconds that what was read has to be delivered in
 
 
+class Ended(KeyboardInterrupt):
+    """A signal is to end this process, which then does, by that signal."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.signal_number = signal_number
+
+
 class Interrupt:
     """Hold an interrupt back until the inputs, which end with it, are dealt with.
 

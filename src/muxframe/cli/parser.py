@@ -21,7 +21,8 @@ SHELLS = ("bash", "zsh", "tcsh", "fish")
 EXIT_CODES = """\
 exit codes:
   0    all is well
-  1    the stream is damaged, carries an error of the daemon's, or a file cannot be read or written
+  1    the stream is damaged, carries an error of the daemon's, or a file cannot be read or written;
+       no engine answers, or it refuses
   2    the command was misused
   130  interrupted (ctrl-C); what had been read was delivered
   141  an output is a pipe whose reader has gone
@@ -65,6 +66,41 @@ INSPECT_JSON = """\
   interrupted  whether an interrupt ended it early
 """
 
+ATTACH = """\
+Attach to a container: its output comes here, and this process's stdin goes there if the container has one.
+
+Where the container has a TTY and stdin is a terminal, that terminal becomes the container's: keys go there as they
+are, its size follows, and the detach keys leave the container running. Otherwise signals are passed on.
+"""
+
+EXEC = """\
+Run a command in a running container. Everything behind CONTAINER belongs to the command.
+
+With -t and -i on a terminal, that terminal becomes the command's, as with attach.
+"""
+
+LOGS = """\
+Read a container's log.
+
+A moment is seconds since the epoch, RFC 3339 (2026-11-21, 2026-11-21T04:36:06Z; local time without a zone), or a
+duration before now (90s, 10m, 1h30m).
+"""
+
+LINES_JSON = """\
+--json prints an object for each line of output:
+  stream       stdout or stderr
+  timestamp    with logs --timestamps: RFC 3339, UTC, to the nanosecond; left out where the line has none
+  details      with logs --details: an object of what the log driver was told to add
+  data         the line without its end, where it is valid UTF-8
+  base64       its bytes, where it is not
+  partial      true where the line goes on in the next object of its stream (lines are cut at 1 MiB); else left out
+"""
+
+HANDED_ON = """\
+The exit code is that of the {0}; 0 after the detach keys, or where the {0} outlives its output.
+muxframe's own are below.
+"""
+
 BENCH = """\
 Measure this machine: a naive loop, memcpy and muxframe, on frames of five sizes. Takes about ten seconds.
 """
@@ -91,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the whole command line. `module` in its result says who runs."""
     parser = _Parser(
         prog="muxframe",
-        description="Docker's and Podman's multiplexed streams: taken apart, made, and looked into.",
+        description="Docker's and Podman's multiplexed streams: taken apart, made, looked into, and led from here.",
         epilog=EXIT_CODES,
     )
     parser.add_argument("--version", action=_Version, help="show the version, the backend and Python's version")
@@ -99,6 +135,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demux(commands)
     _add_mux(commands)
     _add_inspect(commands)
+    _add_attach(commands)
+    _add_exec(commands)
+    _add_logs(commands)
     _add_bench(commands)
     completion = _add(commands, "completion", "manual", "print a shell's completion", COMPLETION)
     completion.add_argument("shell", choices=SHELLS, help="the shell to complete in")
@@ -156,6 +195,77 @@ def _add_inspect(commands: Any) -> None:
     inspect.add_argument("--recover", action="store_true", help="go on behind a fault, and list the gaps")
 
 
+def _add_attach(commands: Any) -> None:
+    epilog = LINES_JSON + "\n" + HANDED_ON.format("container")
+    attach = _add(commands, "attach", "attach", "attach to a container", ATTACH, epilog)
+    _add_engine(attach)
+    _add_detach_keys(attach)
+    attach.add_argument("--no-stdin", dest="stdin", action="store_false", help="do not pass stdin on")
+    attach.add_argument(
+        "--sig-proxy",
+        choices=("true", "false"),
+        default="true",
+        help="pass signals on to a container without a TTY (default: %(default)s); a second ctrl-C within two "
+        "seconds ends muxframe",
+    )
+    attach.add_argument("--start", action="store_true", help="start the container, once attached to it")
+    attach.add_argument("container", metavar="CONTAINER", help="name or id")
+
+
+def _add_exec(commands: Any) -> None:
+    epilog = LINES_JSON + "\n" + HANDED_ON.format("command")
+    exec_ = _add(commands, "exec", "exec", "run a command in a container", EXEC, epilog)
+    _add_engine(exec_)
+    _add_detach_keys(exec_)
+    exec_.add_argument("-i", "--interactive", action="store_true", help="pass stdin on")
+    exec_.add_argument("-t", "--tty", action="store_true", help="give the command a TTY")
+    exec_.add_argument(
+        "-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable; NAME alone: as it is here"
+    )
+    exec_.add_argument("-u", "--user", default="", metavar="USER", help="its name or id; with a group: USER:GROUP")
+    exec_.add_argument("-w", "--workdir", metavar="DIR", help="the directory to run it in")
+    exec_.add_argument("--privileged", action="store_true", help="with all capabilities")
+    exec_.add_argument("container", metavar="CONTAINER", help="name or id")
+    exec_.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run, and its arguments")
+
+
+def _add_logs(commands: Any) -> None:
+    logs = _add(commands, "logs", "logs", "read a container's log", LOGS, LINES_JSON)
+    _add_engine(logs)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")
+    logs.add_argument("--since", metavar="MOMENT", help="only what was written from then on")
+    logs.add_argument("--until", metavar="MOMENT", help="only what was written before")
+    logs.add_argument("-n", "--tail", default="all", metavar="LINES", help="only so many at the end (default: all)")
+    logs.add_argument("-t", "--timestamps", action="store_true", help="put its time before each line")
+    logs.add_argument("--details", action="store_true", help="show what the log driver was told to add")
+    logs.add_argument("container", metavar="CONTAINER", help="name or id")
+
+
+def _add_engine(command: argparse.ArgumentParser) -> None:
+    """Add what is the same wherever an engine is asked."""
+    engine = command.add_mutually_exclusive_group()
+    engine.add_argument(
+        "-H", "--host", metavar="URL", help="the engine's address (default: as the environment and contexts say)"
+    )
+    engine.add_argument("--context", metavar="NAME", help="the engine of this Docker context")
+    command.add_argument("--tls", metavar="DIR", help="verify with the ca.pem, cert.pem and key.pem in it")
+    command.add_argument("--stdout", metavar="FILE", help="where stdout goes; - is this process's stdout (default)")
+    ways = command.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--stderr", metavar="FILE", help="where stderr goes; - is this process's stdout (default: its stderr)"
+    )
+    ways.add_argument("--json", action="store_true", help="print a JSON object for each line; its keys are below")
+
+
+def _add_detach_keys(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--detach-keys",
+        type=key_codes,
+        metavar="KEYS",
+        help="keys that leave it running: characters and ctrl-X, with commas between (default: ctrl-p,ctrl-q)",
+    )
+
+
 def _add_bench(commands: Any) -> None:
     bench = _add(commands, "bench", "bench", "measure this machine", BENCH, BENCH_JSON)
     takes = "about how long it takes (default: %(default)g)"
@@ -202,6 +312,20 @@ def seconds(text: str) -> float:
     if not 0 <= value <= 3600:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
     return value
+
+
+def key_codes(text: str) -> tuple[str, bytes]:
+    """Read a sequence of keys: return it as it is, and what a terminal sends for it."""
+    return text, bytes(map(_key_code, text.split(",")))
+
+
+def _key_code(key: str) -> int:
+    if len(key) == 1 and key.isascii():
+        return ord(key)
+    control, character = key[:5].lower(), key[5:].upper()
+    if control == "ctrl-" and len(character) == 1 and "@" <= character <= "_":
+        return ord(character) & 0x1F
+    raise argparse.ArgumentTypeError(f"{key!r} is not a key: one character, or ctrl- and a letter or one of @[\\]^_")
 
 
 def frame_size(text: str) -> int:

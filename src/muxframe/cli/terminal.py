@@ -1,0 +1,96 @@
+"""The terminal of this process, lent to a container."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from .files import STDERR, STDIN, STDOUT, complain
+
+if TYPE_CHECKING:
+    from typing import Self
+
+try:
+    import termios
+    import tty
+except ModuleNotFoundError:  # Windows
+    HAS_RAW_MODE = False
+else:
+    HAS_RAW_MODE = True
+
+
+def is_terminal(descriptor: int) -> bool:
+    """Say whether a descriptor is open, and a terminal."""
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
+
+
+def terminal_size() -> tuple[int, int] | None:
+    """Return the height and width of this process's terminal, in characters; None where there is none, or no size."""
+    for descriptor in (STDOUT, STDIN, STDERR):
+        if is_terminal(descriptor):
+            try:
+                width, height = os.get_terminal_size(descriptor)
+            except OSError:
+                continue
+            return (height, width) if height and width else None
+    return None
+
+
+class RawTerminal:
+    """stdin's terminal in raw mode: every key is passed on, and acts only at the other end. A context manager.
+
+    May be used from several threads. A terminal that belongs to another job just now (this one is in the background) is
+    left alone.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cooked: list[Any] | None = None  # what to restore, while it is raw
+        self._is_over = False
+
+    def __enter__(self) -> Self:
+        if HAS_RAW_MODE:
+            self.make_raw()
+        else:
+            complain("this system has no raw terminal mode: what is typed is passed on line by line")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def make_raw(self) -> None:
+        """Set raw mode, unless this has been left; again, too, where others may have changed the mode meanwhile."""
+        with self._lock:
+            if self._is_over or not _is_foreground():
+                return
+            try:
+                if self._cooked is None:
+                    self._cooked = termios.tcgetattr(STDIN)
+                tty.setraw(STDIN, termios.TCSANOW)
+            except termios.error:  # it has been hung up
+                pass
+
+    def restore(self) -> None:
+        """Set the mode that was there before."""
+        with self._lock:
+            if self._cooked is not None and _is_foreground():
+                try:
+                    termios.tcsetattr(STDIN, termios.TCSANOW, self._cooked)
+                except termios.error:
+                    pass
+
+    def leave(self) -> None:
+        """Restore the mode for good."""
+        self._is_over = True
+        self.restore()
+
+
+def _is_foreground() -> bool:
+    try:
+        return os.tcgetpgrp(STDIN) == os.getpgrp()
+    except OSError:  # a terminal that controls no jobs
+        return True
