@@ -1,0 +1,947 @@
+"""`muxframe attach`, `exec` and `logs`, run as processes: against the loopback engine, and (live) against real ones."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_live import ENGINES, IMAGE, engine_host
+
+import muxframe.engine
+from muxframe.testing import Container, Fault, LoopbackEngine, Process, cat, say
+
+if sys.platform != "win32":
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs terminals or signals")
+COMMAND = [sys.executable, "-m", "muxframe"]
+MIB = 1024 * 1024
+DETACH = b"\x10\x11"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run everything outside the checkout, and without the user's own engine."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+
+
+def run(host: str, command: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 60, **options}
+    if "input" not in options:
+        options.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.run([*COMMAND, command, "-H", host, *arguments], **options)
+
+
+def start(host: str, command: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    if os.name == "posix":  # a test run in the background of a shell ignores SIGINT, and so would its children
+        options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen([*COMMAND, command, "-H", host, *arguments], **options)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+# --- a terminal ------------------------------------------------------------------------------------------------------
+
+OWN_TERMINAL = (
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+)
+
+
+class Terminal:
+    """The command on a terminal of its own, which is looked at from the other side."""
+
+    def __init__(self, host: str, command: str, *arguments: str, size: tuple[int, int] = (31, 91), **options: Any):
+        self.ours, self.theirs = pty.openpty()
+        self.resize(*size)
+        self.before = termios.tcgetattr(self.theirs)
+        self.drawn = b""
+        options = {"stdin": self.theirs, "stdout": self.theirs, "stderr": self.theirs, **options}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OWN_TERMINAL, *COMMAND, command, "-H", host, *arguments],
+            start_new_session=True,
+            **options,
+        )
+
+    def resize(self, height: int, width: int) -> None:
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.ours, keys)
+
+    @property
+    def mode(self) -> list[Any]:
+        return termios.tcgetattr(self.theirs)
+
+    @property
+    def is_raw(self) -> bool:
+        return not self.mode[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+
+    def wait_raw(self) -> None:
+        wait_until(lambda: self.is_raw)
+
+    def read(self, seconds: float) -> bool:
+        if not select.select([self.ours], [], [], seconds)[0]:
+            return False
+        self.drawn += os.read(self.ours, 65536)
+        return True
+
+    def expect(self, text: bytes, seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while text not in self.drawn:
+            left = deadline - time.monotonic()
+            assert left > 0 and self.read(left), f"{text!r} is not in {self.drawn!r}"
+
+    def wait(self, seconds: float = 20) -> int:
+        """Wait for the end; return the exit code, minus the signal's number where it was one."""
+        deadline = time.monotonic() + seconds
+        while self.process.poll() is None:
+            self.read(0.02)
+            assert time.monotonic() < deadline, f"still running; {self.drawn!r}"
+        while self.read(0):
+            pass
+        return self.process.returncode
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        os.close(self.ours)
+        os.close(self.theirs)
+
+
+# --- scripts ---------------------------------------------------------------------------------------------------------
+
+
+def echo(process: Process) -> int:
+    """A shell's stand-in: show what is typed; q ends it with 7."""
+    process.write(b"ready\r\n")
+    while data := process.stdin.read(4096):
+        process.write(b"<%s>" % data)
+        if b"q" in data:
+            return 7
+    return 3
+
+
+def watch_size(process: Process) -> int:
+    process.write(b"ready\r\n")
+    while True:
+        process.write(b"%d x %d\r\n" % process.wait_for_resize(30))
+
+
+def ignore_signals(process: Process) -> int:
+    """Report each signal and live on, until TERM."""
+    from muxframe.testing import Killed
+
+    process.write(b"ready\n")
+    while True:
+        try:
+            process.sleep(0.02)
+        except Killed as killed:
+            process.write(b"got %d\n" % killed.signal)
+            if killed.signal == signal.SIGTERM:
+                return 5
+
+
+def yes(process: Process) -> None:
+    while True:
+        process.write(b"y\n" * 1000)
+
+
+COMMANDS: dict[str, Any] = {
+    "true": say(),
+    "seven": say(b"out\n", (2, b"err\n"), exit_code=7),
+    "killed": say(exit_code=137),
+    "cat": cat,
+    "echo": echo,
+    "size": watch_size,
+    "sleep": lambda process: process.sleep(),
+}
+
+
+@pytest.fixture(params=["docker", "podman"])
+def engine(request: pytest.FixtureRequest) -> Iterator[LoopbackEngine]:
+    with LoopbackEngine(flavor=request.param, on_exec=COMMANDS) as engine:
+        engine.add(Container("idle"))
+        yield engine
+
+
+@pytest.fixture
+def docker() -> Iterator[LoopbackEngine]:
+    with LoopbackEngine(on_exec=COMMANDS) as engine:
+        engine.add(Container("idle"))
+        yield engine
+
+
+# --- exec ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("command", "code"), [("true", 0), ("seven", 7), ("killed", 137)])
+def test_exec_hands_the_exit_code_on(command: str, code: int, engine: LoopbackEngine) -> None:
+    done = run(engine.host, "exec", "idle", command)
+    assert done.returncode == code
+    assert (done.stdout, done.stderr) == ((b"out\n", b"err\n") if code == 7 else (b"", b""))
+
+
+def test_exec_of_a_missing_command_is_126_or_127(engine: LoopbackEngine) -> None:
+    done = run(engine.host, "exec", "idle", "nosuch")
+    assert done.returncode in (126, 127)
+    assert b"nosuch" in done.stdout + done.stderr
+
+
+def test_exec_passes_its_options_on(docker: LoopbackEngine) -> None:
+    run(
+        docker.host, "exec", "-e", "A=b=c", "--env", "HERE", "-e", "NOT_HERE", "-u", "1:2", "-w", "/tmp",
+        "--privileged", "--detach-keys", "ctrl-x,a", "-i", "idle", "true", "-e", "--user", "x", "--", "-i",
+        env={**os.environ, "HERE": "x y"},
+    )  # fmt: skip
+    config = docker.execs[-1].config
+    assert config["Cmd"] == ["true", "-e", "--user", "x", "--", "-i"]
+    assert config["Env"] == ["A=b=c", "HERE=x y"]
+    assert (config["User"], config["WorkingDir"], config["Privileged"]) == ("1:2", "/tmp", True)
+    assert (config["DetachKeys"], config["AttachStdin"], config["Tty"]) == ("ctrl-x,a", True, False)
+
+
+@pytest.mark.parametrize("arguments", [("idle", "-t", "true"), ("--", "idle", "-t", "true")])
+def test_exec_leaves_what_follows_the_container_to_the_command(
+    arguments: tuple[str, ...], docker: LoopbackEngine
+) -> None:
+    run(docker.host, "exec", *arguments)
+    assert docker.execs[-1].config["Cmd"] == ["-t", "true"]
+    assert docker.execs[-1].config["Tty"] is False
+
+
+@pytest.mark.parametrize("size", [0, 3, 3 * MIB])
+def test_exec_reads_a_pipe_to_its_end(size: int, engine: LoopbackEngine) -> None:
+    data = random.Random(size).randbytes(size)
+    done = run(engine.host, "exec", "-i", "idle", "cat", input=data)
+    assert (done.returncode, done.stdout == data, done.stderr) == (0, True, b"")
+
+
+def test_exec_reads_a_file_to_its_end(engine: LoopbackEngine) -> None:
+    data = random.Random(1).randbytes(200_000)
+    Path("in").write_bytes(data)
+    with open("in", "rb") as file:
+        done = run(engine.host, "exec", "-i", "idle", "cat", stdin=file)
+    assert (done.returncode, done.stdout == data, done.stderr) == (0, True, b"")
+
+
+def test_exec_without_i_leaves_stdin_alone(engine: LoopbackEngine) -> None:
+    Path("in").write_bytes(b"mine")
+    with open("in", "rb") as file:
+        assert run(engine.host, "exec", "idle", "true", stdin=file).returncode == 0
+        assert file.read() == b"mine"
+
+
+@posix
+def test_a_stdin_that_cannot_be_read_is_told(engine: LoopbackEngine) -> None:
+    with open("written", "wb") as file:
+        done = run(engine.host, "exec", "-i", "idle", "cat", stdin=file)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr == b"muxframe: standard input: Bad file descriptor\n"
+
+
+def test_input_is_not_written_over(engine: LoopbackEngine) -> None:
+    Path("in").write_bytes(b"mine")
+    with open("in", "rb") as file:
+        done = run(engine.host, "exec", "-i", "--stdout", "in", "idle", "cat", stdin=file)
+    assert done.returncode == 2
+    assert Path("in").read_bytes() == b"mine"
+    assert not engine.execs
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------------
+
+
+def test_outputs_in_files_are_what_was_written_byte_for_byte(engine: LoopbackEngine) -> None:
+    out, err = random.Random(2).randbytes(10 * MIB), random.Random(3).randbytes(MIB)
+    engine.on_exec = {"big": say(out[: 5 * MIB], (2, err), out[5 * MIB :])}
+    done = run(engine.host, "exec", "--stdout", "out", "--stderr", "err", "idle", "big")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert Path("out").read_bytes() == out
+    assert Path("err").read_bytes() == err
+
+
+def test_outputs_merged_on_stdout(engine: LoopbackEngine) -> None:
+    done = run(engine.host, "exec", "--stderr", "-", "idle", "seven")
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"out\nerr\n", b"")
+
+
+@posix
+@pytest.mark.parametrize("json_option", [(), ("--json",)])
+def test_a_closed_pipe_is_quiet(json_option: tuple[str, ...], engine: LoopbackEngine) -> None:
+    engine.on_exec = {"yes": yes}
+    process = start(engine.host, "exec", *json_option, "idle", "yes")
+    with process:
+        assert process.stdout and process.stderr
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_a_full_disk_is_named(engine: LoopbackEngine) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full")
+    done = run(engine.host, "exec", "--stdout", "/dev/full", "idle", "seven")
+    assert done.returncode == 1
+    assert re.fullmatch(rb"(err\n)?muxframe: /dev/full: No space left on device \(delivered: .*\)\n", done.stderr)
+
+
+def test_json_of_lines(engine: LoopbackEngine) -> None:
+    engine.on_exec = {"x": say("é\n".encode(), (2, b"bad\r\n"), b"\xff\x00\nun", b"finished", exit_code=4)}
+    done = run(engine.host, "exec", "--json", "idle", "x")
+    assert (done.returncode, done.stderr) == (4, b"")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"stream": "stdout", "data": "é"},
+        {"stream": "stderr", "data": "bad"},
+        {"stream": "stdout", "base64": base64.b64encode(b"\xff\x00").decode()},
+        {"stream": "stdout", "data": "unfinished"},
+    ]
+
+
+def test_json_of_logs_tells_times_and_details(docker: LoopbackEngine) -> None:
+    docker.add(Container("web", state="exited", log=[(1, b"one\n", 10**18 + 5)], log_details={"k": "v"}))
+    done = run(docker.host, "logs", "--json", "-t", "--details", "web")
+    assert json.loads(done.stdout) == {
+        "stream": "stdout",
+        "timestamp": "2001-09-09T01:46:40.000000005Z",
+        "details": {"k": "v"},
+        "data": "one",
+    }
+
+
+def test_json_marks_lines_that_are_cut(docker: LoopbackEngine) -> None:
+    docker.on_exec = {"x": say(b"x" * MIB + b"yz\n")}
+    first, second = map(json.loads, run(docker.host, "exec", "--json", "idle", "x").stdout.splitlines())
+    assert (len(first["data"]), first["partial"]) == (MIB, True)
+    assert second == {"stream": "stdout", "data": "yz"}
+
+
+def test_json_excludes_stderr(docker: LoopbackEngine) -> None:
+    assert run(docker.host, "logs", "--json", "--stderr", "x", "idle").returncode == 2
+    assert not Path("x").exists()
+
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+
+def test_logs_pass_their_options_on(docker: LoopbackEngine) -> None:
+    docker.add(Container("web", state="exited", log=[(1, b"one\n"), (2, b"two\n")]))
+    done = run(docker.host, "logs", "web")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"one\n", b"two\n")
+    plain = docker.requests[-1].query
+    assert (plain["follow"], plain["tail"], plain["timestamps"], plain["details"]) == ("0", "all", "0", "0")
+    options = ["-f", "-n", "5", "-t", "--details", "--since", "2001-09-09T01:46:40Z", "--until", "1m"]
+    assert run(docker.host, "logs", *options, "web").returncode == 0
+    query = next(each for each in reversed(docker.requests) if each.path.endswith("/logs")).query
+    assert (query["follow"], query["tail"], query["timestamps"], query["details"]) == ("1", "5", "1", "1")
+    assert query["since"] == "1000000000.000000000"
+    assert abs(float(query["until"]) + 60 - time.time()) < 30
+
+
+@posix
+def test_logs_followed_are_live_and_end_by_an_interrupt(engine: LoopbackEngine) -> None:
+    def script(process: Process) -> None:
+        process.write(b"one\n")
+        process.sleep()
+
+    engine.add(Container("web", script))
+    process = start(engine.host, "logs", "--follow", "web")
+    with process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() == b"one\n"
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(10), process.stdout.read(), process.stderr.read()) == (-signal.SIGINT, b"", b"")
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [("attach", "nosuch"), ("exec", "nosuch", "ls"), ("logs", "nosuch")])
+def test_no_such_container_is_one_line(command: tuple[str, ...], engine: LoopbackEngine) -> None:
+    done = run(engine.host, *command)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert re.fullmatch(r"muxframe: 404 .*no such container.*\n", done.stderr.decode(), re.IGNORECASE)
+
+
+@pytest.mark.parametrize("command", [("attach", "x"), ("exec", "x", "ls"), ("logs", "x")])
+def test_no_engine_is_one_line(command: tuple[str, ...]) -> None:
+    done = run("unix:///nosuch.sock", *command)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert re.fullmatch(rb"muxframe: .*/nosuch\.sock.*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("exec", "idle"),
+        ("exec", "--detach-keys", "ctrl-1", "idle", "ls"),
+        ("exec", "--detach-keys", "", "idle", "ls"),
+        ("exec", "a/b", "ls"),
+        ("attach", "--sig-proxy=maybe", "idle"),
+        ("attach", ""),
+        ("logs", "--since", "yesterday", "idle"),
+        ("logs", "--tail", "-1", "idle"),
+        ("logs", "--context", "nosuch", "idle"),
+    ],
+)
+def test_misuse_is_2(command: tuple[str, ...], docker: LoopbackEngine) -> None:
+    done = run(docker.host, *command)
+    assert done.returncode == 2, done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_control_characters_of_an_engine_are_harmless(docker: LoopbackEngine) -> None:
+    docker.fault("logs", Fault(status=500, body="\x1b[2J\nmore\u202e"))
+    done = run(docker.host, "logs", "idle")
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert done.stderr.decode().strip().isprintable() and "more" in done.stderr.decode()
+
+
+def test_a_connection_that_breaks_is_told_after_what_came() -> None:
+    with LoopbackEngine(on_exec=COMMANDS) as engine:
+        engine.add(Container("web", state="exited", log=[(1, b"whole\n"), (1, b"cut off\n")]))
+        engine.fault("logs", Fault(cut=8 + 6 + 8 + 3))
+        done = run(engine.host, "logs", "web")
+    assert (done.returncode, done.stdout) == (1, b"whole\ncut")
+    assert done.stderr.startswith(b"muxframe: stream ends inside a payload")
+
+
+# --- attach ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0, 7, 137])
+def test_attach_hands_the_exit_code_on(code: int, engine: LoopbackEngine) -> None:
+    engine.add(Container("web", output=[(1, b"out\n"), (2, b"err\n")], exit_code=code))
+    done = run(engine.host, "attach", "web")
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"out\n", b"err\n")
+
+
+def test_attach_starts_a_container(engine: LoopbackEngine) -> None:
+    engine.add(Container("web", say(b"out\n", exit_code=3), state="created"))
+    done = run(engine.host, "attach", "--start", "web")
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"out\n", b"")
+
+
+def test_attach_passes_the_end_of_stdin_on(engine: LoopbackEngine) -> None:
+    engine.add(Container("web", cat, open_stdin=True, stdin_once=True))
+    done = run(engine.host, "attach", "web", input=b"hi\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"hi\n", b"")
+
+
+def test_attach_reads_on_where_the_end_of_stdin_cannot_be_passed_on(docker: LoopbackEngine) -> None:
+    def script(process: Process) -> int:
+        data = process.stdin.readline()
+        process.sleep(0.5)
+        process.write(data * 2)
+        return 6
+
+    docker.add(Container("web", script, open_stdin=True))
+    done = run(docker.host, "attach", "web", input=b"hi\n")
+    assert (done.returncode, done.stdout) == (6, b"hi\nhi\n")
+    assert re.fullmatch(rb"muxframe: stdin has ended, but .*\n", done.stderr)
+
+
+def test_no_engine_looks_for_detach_keys_in_data(engine: LoopbackEngine) -> None:
+    engine.add(Container("web", cat, open_stdin=True, stdin_once=True))
+    assert run(engine.host, "attach", "web", input=DETACH).stdout == DETACH
+    query = next(each for each in engine.requests if each.path.endswith("/attach")).query
+    assert query.get("detachKeys") == ("" if engine.flavor == "podman" else None)  # Docker's looks only on a TTY
+
+
+@pytest.mark.parametrize(("options", "open_stdin"), [(("--no-stdin",), True), ((), False)])
+def test_attach_leaves_stdin_alone(options: tuple[str, ...], open_stdin: bool, docker: LoopbackEngine) -> None:
+    docker.add(Container("web", say(b"out\n"), open_stdin=open_stdin))
+    Path("in").write_bytes(b"mine")
+    with open("in", "rb") as file:
+        assert run(docker.host, "attach", *options, "web", stdin=file).stdout == b"out\n"
+        assert file.read() == b"mine"
+
+
+def test_an_output_that_ends_before_the_container_is_told(docker: LoopbackEngine) -> None:
+    docker.add(Container("web", lambda process: process.sleep()))
+    docker.fault("attach", Fault(cut=0))
+    began = time.monotonic()
+    done = run(docker.host, "attach", "web")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr == b"muxframe: the output has ended, but the container runs on\n"
+    assert time.monotonic() - began < 15
+
+
+def test_a_removed_container_is_told(docker: LoopbackEngine) -> None:
+    def script(process: Process) -> None:
+        process.write(b"ready\n")
+        process.sleep()
+
+    container = docker.add(Container("web", script))
+    process = start(docker.host, "attach", "web")
+    with process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() == b"ready\n"
+        docker.discard(container)
+        assert process.wait(20) == 1
+        assert process.stderr.read() == b"muxframe: the container has been removed: its exit code is not known\n"
+
+
+SIGNALS = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"]
+
+
+@posix
+@pytest.mark.parametrize("name", SIGNALS)
+def test_attach_passes_signals_on(name: str, engine: LoopbackEngine) -> None:
+    container = engine.add(Container("web", ignore_signals))
+    process = start(engine.host, "attach", "web")
+    with process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.1)
+        number = getattr(signal, name)
+        process.send_signal(number)
+        wait_until(lambda: container.process is not None and container.process.signals == [number])
+        if number != signal.SIGTERM:
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 5
+        assert b"got 15\n" in process.stdout.read()
+        assert process.stderr.read() == b""
+
+
+@posix
+@pytest.mark.parametrize("name", SIGNALS)
+def test_attach_without_sig_proxy_ends_by_the_signal(name: str, docker: LoopbackEngine) -> None:
+    container = docker.add(Container("web", ignore_signals))
+    process = start(docker.host, "attach", "--sig-proxy=false", "web")
+    with process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.1)
+        process.send_signal(getattr(signal, name))
+        assert process.wait(10) == -getattr(signal, name)
+        assert process.stderr.read() == b""
+    assert container.process is not None and container.process.signals == []
+
+
+@posix
+def test_a_second_interrupt_ends_attach(docker: LoopbackEngine) -> None:
+    container = docker.add(Container("web", ignore_signals))
+    process = start(docker.host, "attach", "web")
+    with process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == b"got 2\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
+    assert container.process is not None and container.process.signals == [signal.SIGINT]
+
+
+@posix
+def test_an_interrupt_ends_an_output_that_nobody_takes(docker: LoopbackEngine) -> None:
+    docker.on_exec = {"yes": yes}
+    process = start(docker.host, "exec", "idle", "yes")
+    with process:
+        assert process.stdout
+        process.stdout.read(1)
+        time.sleep(0.3)  # the pipe is full by now
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
+
+
+# --- on a terminal ---------------------------------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("command", ["attach", "exec"])
+def test_a_terminal_is_raw_and_restored_at_the_end(command: str, engine: LoopbackEngine) -> None:
+    engine.add(Container("web", echo, tty=True, open_stdin=True))
+    arguments = ("web",) if command == "attach" else ("-it", "idle", "echo")
+    with Terminal(engine.host, command, *arguments) as terminal:
+        terminal.expect(b"ready")
+        terminal.wait_raw()
+        terminal.type(b"\x03")  # a byte, no signal
+        terminal.expect(b"<\x03>")
+        terminal.type(b"a\r")
+        terminal.expect(b"<a\r>")
+        terminal.type(b"q")
+        assert terminal.wait() == 7
+        assert terminal.mode == terminal.before
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"])
+@pytest.mark.parametrize("command", ["attach", "exec"])
+def test_a_terminal_is_restored_when_a_signal_ends_it(command: str, name: str, docker: LoopbackEngine) -> None:
+    docker.add(Container("web", echo, tty=True, open_stdin=True))
+    arguments = ("web",) if command == "attach" else ("-it", "idle", "echo")
+    with Terminal(docker.host, command, *arguments) as terminal:
+        terminal.expect(b"ready")
+        terminal.wait_raw()
+        terminal.process.send_signal(getattr(signal, name))
+        assert terminal.wait() == -getattr(signal, name)
+        assert terminal.mode == terminal.before
+        assert b"muxframe" not in terminal.drawn
+
+
+@posix
+def test_a_terminal_is_restored_when_a_signal_ends_it_with_nobody_to_write_to(docker: LoopbackEngine) -> None:
+    docker.on_exec = {"yes": yes}
+    with Terminal(docker.host, "exec", "-it", "idle", "yes", stdout=subprocess.PIPE) as terminal:
+        terminal.wait_raw()
+        time.sleep(0.5)  # the pipe is full by now
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.wait() == -signal.SIGTERM
+        assert terminal.mode == terminal.before
+
+
+@posix
+@pytest.mark.parametrize("fault", [Fault(cut=0), Fault(reset=0)], ids=["cut", "reset"])
+def test_a_terminal_is_restored_when_the_connection_is_lost(fault: Fault) -> None:
+    with LoopbackEngine(transport="tcp") as engine:
+        engine.add(Container("web", echo, tty=True, open_stdin=True))
+        engine.fault("attach", fault)
+        with Terminal(engine.host, "attach", "web") as terminal:
+            assert terminal.wait() in (0, 1)
+            assert terminal.mode == terminal.before
+            terminal.expect(b"muxframe: ")
+
+
+@posix
+def test_a_terminal_is_restored_when_the_output_is_closed(docker: LoopbackEngine) -> None:
+    reader, writer = os.pipe()
+    with Terminal(docker.host, "exec", "-it", "idle", "echo", stdout=writer) as terminal:
+        os.close(writer)
+        assert os.read(reader, 100) == b"ready\r\n"
+        terminal.wait_raw()
+        os.close(reader)
+        terminal.type(b"x")
+        assert terminal.wait() == 141
+        assert terminal.mode == terminal.before
+
+
+@posix
+def test_a_terminal_is_cooked_while_stopped(docker: LoopbackEngine) -> None:
+    docker.add(Container("web", echo, tty=True, open_stdin=True))
+    with Terminal(docker.host, "attach", "web") as terminal:
+        terminal.expect(b"ready")
+        terminal.wait_raw()
+        raw = terminal.mode
+        terminal.process.send_signal(signal.SIGTSTP)
+        wait_until(lambda: os.waitid(os.P_PID, terminal.process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT))
+        assert terminal.mode == terminal.before
+        terminal.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: terminal.mode == raw)
+        terminal.type(b"q")
+        assert terminal.wait() == 7
+        assert terminal.mode == terminal.before
+
+
+@posix
+@pytest.mark.parametrize("command", ["attach", "exec"])
+def test_the_windows_size_is_followed(command: str, engine: LoopbackEngine) -> None:
+    engine.add(Container("web", watch_size, tty=True, open_stdin=True))
+    arguments = ("web",) if command == "attach" else ("-it", "idle", "size")
+    with Terminal(engine.host, command, *arguments) as terminal:
+        terminal.expect(b"31 x 91")
+        terminal.wait_raw()
+        terminal.resize(32, 92)
+        terminal.expect(b"32 x 92")
+        terminal.type(DETACH)
+        terminal.wait()
+
+
+@posix
+@pytest.mark.parametrize("keys", [None, "ctrl-x,y", "ctrl-x,ctrl-x,z"])
+@pytest.mark.parametrize("pieces", ["together", "apart"])
+@pytest.mark.parametrize("command", ["attach", "exec"])
+def test_detach_keys_leave_it_running(command: str, pieces: str, keys: str | None, engine: LoopbackEngine) -> None:
+    container = engine.add(Container("web", echo, tty=True, open_stdin=True))
+    codes = {None: DETACH, "ctrl-x,y": b"\x18y", "ctrl-x,ctrl-x,z": b"\x18\x18z"}[keys]
+    arguments = ("web",) if command == "attach" else ("-it", "idle", "echo")
+    options = () if keys is None else ("--detach-keys", keys)
+    with Terminal(engine.host, command, *options, *arguments) as terminal:
+        terminal.expect(b"ready")
+        terminal.wait_raw()
+        terminal.type(codes[:1] + b"a")  # not the sequence: passed on
+        terminal.expect(b"<" + codes[:1] + b"a>")
+        if pieces == "together":
+            terminal.type(codes)
+        else:
+            for code in codes:
+                terminal.type(bytes([code]))
+                time.sleep(0.05)
+        assert terminal.wait() == 0
+        assert b"read escape sequence" in terminal.drawn
+        assert terminal.mode == terminal.before
+    process = container.process if command == "attach" else engine.execs[-1].process
+    assert process is not None
+    if command == "attach":
+        assert container.state == "running"
+
+
+@posix
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("attach", "plain"),
+        ("attach", "--no-stdin", "web"),
+        ("exec", "-t", "idle", "echo"),
+        ("exec", "-i", "idle", "sleep"),
+    ],
+    ids=" ".join,
+)
+def test_a_terminal_stays_as_it_is_where_keys_are_not_passed_on_raw(
+    arguments: tuple[str, ...], docker: LoopbackEngine
+) -> None:
+    docker.add(Container("plain", say(b"ready")))
+    docker.add(Container("web", echo, tty=True, open_stdin=True))
+    with Terminal(docker.host, *arguments) as terminal:
+        deadline = time.monotonic() + 0.7
+        while time.monotonic() < deadline:
+            assert terminal.mode == terminal.before
+            time.sleep(0.02)
+        terminal.type(b"\x03")
+        assert terminal.wait() in (0, -signal.SIGINT)
+
+
+@posix
+def test_ctrl_c_is_a_signal_for_a_container_without_a_terminal(engine: LoopbackEngine) -> None:
+    container = engine.add(Container("web", ignore_signals, open_stdin=True))
+    with Terminal(engine.host, "attach", "web") as terminal:
+        terminal.expect(b"ready")
+        time.sleep(0.1)
+        terminal.type(b"\x03")
+        terminal.expect(b"got 2")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.wait() == 5
+    assert container.process is not None and container.process.signals == [signal.SIGINT, signal.SIGTERM]
+
+
+# --- real engines ----------------------------------------------------------------------------------------------------
+
+live = [pytest.mark.live, posix, pytest.mark.parametrize("variable", ENGINES)]
+
+
+class Real:
+    """A real engine, and a container in it."""
+
+    def __init__(self, variable: str) -> None:
+        self.host = engine_host(variable)
+        self.engine = muxframe.engine.connect(self.host)
+        self.containers: list[str] = []
+
+    def create(self, *command: str, **config: Any) -> str:
+        body = {"Image": IMAGE, "Cmd": list(command), "HostConfig": {"NetworkMode": "none"}, **config}
+        made = self.engine.request("POST", "/containers/create", body=body).json()["Id"]
+        self.containers.append(made)
+        return str(made)
+
+    def start(self, *command: str, **config: Any) -> str:
+        container = self.create(*command, **config)
+        self.engine.start(container)
+        return container
+
+    def is_running(self, container: str) -> bool:
+        return bool(self.engine.inspect(container)["State"]["Running"])
+
+    def remove(self) -> None:
+        for container in self.containers:
+            try:
+                self.engine.kill(container)  # otherwise podman would wait for its end
+            except muxframe.EngineError:
+                pass
+            self.engine.request("DELETE", f"/containers/{container}", query={"force": "1"})
+
+
+@pytest.fixture
+def real(variable: str) -> Iterator[Real]:
+    real = Real(variable)
+    yield real
+    real.remove()
+
+
+def mark_live(test: Any) -> Any:
+    for mark in live:
+        test = mark(test)
+    return test
+
+
+INTERACTIVE = {"Tty": True, "OpenStdin": True, "StdinOnce": True, "AttachStdin": True}
+SHELL = ["sh", "-c", "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.1; done"]
+
+
+@mark_live
+def test_live_exit_codes(real: Real) -> None:
+    idle = real.start("sleep", "1000")
+    for script, code in (("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -2 $$", 130)):
+        assert run(real.host, "exec", idle, "sh", "-c", script).returncode == code
+    assert run(real.host, "exec", idle, "nosuch").returncode in (126, 127)
+    for script, code in (("exit 0", 0), ("exit 7", 7), ("exit 130", 130)):
+        container = real.create("sh", "-c", f"echo out; echo err >&2; {script}")
+        done = run(real.host, "attach", "--start", container)
+        assert (done.returncode, done.stdout, done.stderr) == (code, b"out\n", b"err\n")
+    killed = real.start("sleep", "1000")
+    process = start(real.host, "attach", killed)
+    with process:
+        time.sleep(1)
+        real.engine.kill(killed)
+        assert process.wait(20) == 137
+
+
+@mark_live
+def test_live_stdin_and_ten_megabytes(real: Real) -> None:
+    data = random.Random(4).randbytes(10 * MIB)
+    Path("in").write_bytes(data)
+    idle = real.start("sleep", "1000")
+    with open("in", "rb") as file:
+        done = run(real.host, "exec", "-i", "--stdout", "out", "--stderr", "err", idle, "sh", "-c",
+                   "cat; echo done >&2", stdin=file)  # fmt: skip
+    assert (done.returncode, Path("out").read_bytes() == data, Path("err").read_bytes()) == (0, True, b"done\n")
+    container = real.start("sh", "-c", "cat; echo done >&2; exit 3", OpenStdin=True, StdinOnce=True)
+    done = run(real.host, "attach", "--stdout", "out", container, input=data)
+    assert (done.returncode, Path("out").read_bytes() == data, done.stderr) == (3, True, b"done\n")
+
+
+@mark_live
+def test_live_end_of_stdin_that_cannot_be_passed_on_loses_nothing(real: Real) -> None:
+    script = "read x; sleep 1; echo got $x; exit 4"
+    container = real.start("sh", "-c", script, OpenStdin=True)
+    done = run(real.host, "attach", container, input=b"hi\n")
+    assert (done.returncode, done.stdout) == (4, b"got hi\n")
+    container = real.start("sh", "-c", script, OpenStdin=True, Tty=True)
+    done = run(real.host, "attach", container, input=b"hi\n")
+    assert (done.returncode, done.stdout) == (4, b"hi\r\ngot hi\r\n")
+    assert b"muxframe: stdin has ended, but" in done.stderr
+
+
+@mark_live
+def test_live_attach_on_a_terminal(real: Real) -> None:
+    container = real.start("sh", **INTERACTIVE)
+    with Terminal(real.host, "attach", container) as terminal:
+        terminal.expect(b"# ")
+        terminal.wait_raw()
+        time.sleep(0.3)
+        terminal.type(b"stty size\r")
+        terminal.expect(b"31 91\r\n")
+        terminal.resize(32, 92)
+        time.sleep(0.5)
+        terminal.type(b"stty size\r")
+        terminal.expect(b"32 92\r\n")
+        terminal.type(b"sleep 1000\r")
+        time.sleep(0.3)
+        terminal.type(b"\x03")
+        terminal.type(b"echo a$((6*7))b\r")
+        terminal.expect(b"a42b")
+        terminal.type(DETACH)
+        assert terminal.wait() == 0
+        assert b"read escape sequence" in terminal.drawn
+        assert terminal.mode == terminal.before
+    assert real.is_running(container)
+    with Terminal(real.host, "attach", "--detach-keys", "ctrl-x,q", container) as terminal:
+        terminal.wait_raw()
+        time.sleep(0.3)
+        terminal.type(b"echo a$((6*7))b\r")
+        terminal.expect(b"a42b")
+        terminal.type(b"\x18q")
+        assert terminal.wait() == 0
+        assert terminal.mode == terminal.before
+    assert real.is_running(container)
+    with Terminal(real.host, "attach", container) as terminal:
+        terminal.wait_raw()
+        terminal.type(b"exit 7\r")
+        assert terminal.wait() == 7
+        assert terminal.mode == terminal.before
+
+
+@mark_live
+def test_live_exec_on_a_terminal(real: Real) -> None:
+    idle = real.start("sleep", "1000")
+    with Terminal(real.host, "exec", "-it", idle, "sh") as terminal:
+        terminal.expect(b"# ")
+        terminal.wait_raw()
+        time.sleep(0.3)
+        terminal.type(b"stty size\r")
+        terminal.expect(b"31 91\r\n")
+        terminal.resize(32, 92)
+        time.sleep(0.5)
+        terminal.type(b"stty size\r")
+        terminal.expect(b"32 92\r\n")
+        terminal.type(b"echo $$ > /pid; trap '' HUP\r")
+        time.sleep(0.3)
+        terminal.type(DETACH)
+        assert terminal.wait() == 0
+        assert terminal.mode == terminal.before
+    assert run(real.host, "exec", idle, "sh", "-c", "kill -0 $(cat /pid)").returncode == 0
+    with Terminal(real.host, "exec", "-it", idle, "sh", "-c", "exit 9") as terminal:
+        assert terminal.wait() == 9
+        assert terminal.mode == terminal.before
+
+
+@mark_live
+def test_live_ctrl_c_with_and_without_a_terminal(real: Real) -> None:
+    with_terminal = real.create(*SHELL, **INTERACTIVE)
+    with Terminal(real.host, "attach", "--start", with_terminal) as terminal:
+        terminal.expect(b"ready")
+        terminal.wait_raw()
+        terminal.type(b"\x03")
+        terminal.expect(b"caught")
+        assert terminal.wait() == 5
+        assert terminal.mode == terminal.before
+    without = real.create(*SHELL)
+    with Terminal(real.host, "attach", "--start", without) as terminal:
+        terminal.expect(b"ready")
+        time.sleep(0.3)
+        terminal.type(b"\x03")
+        terminal.expect(b"caught")
+        assert terminal.wait() == 5
+
+
+@mark_live
+def test_live_logs(real: Real) -> None:
+    container = real.start("sh", "-c", "echo one; sleep 0.2; echo two >&2; sleep 0.2; echo three; sleep 1000")
+    wait_until(lambda: run(real.host, "logs", container).stdout == b"one\nthree\n")
+    done = run(real.host, "logs", container)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"one\nthree\n", b"two\n")
+    done = run(real.host, "logs", "-n", "1", "-t", "--json", container)
+    (line,) = map(json.loads, done.stdout.splitlines())
+    assert (line["stream"], line["data"]) == ("stdout", "three")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", line["timestamp"])
+    assert run(real.host, "logs", "--since", "2099-01-01", container).stdout == b""
+    process = start(real.host, "logs", "-f", container)
+    with process:
+        assert process.stdout
+        assert process.stdout.readline() == b"one\n"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
