@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,20 +17,9 @@ import pytest
 from servers import VERSIONS, server_context
 from shells import NAMES, Shell
 
-from muxframe import Frame, Stream, pack_frame
+from muxframe import Stream, pack_frame
 from muxframe.engine.endpoint import Tls
-from muxframe.errors import (
-    BadRequestError,
-    ConflictError,
-    ConnectionLostError,
-    EngineError,
-    HandshakeError,
-    NotFoundError,
-    SinkError,
-    TruncatedStreamError,
-)
-from muxframe.testing import Container, Fault, LoopbackEngine, Process, Service, Task, cat
-
+from muxframe.testing import Container, Fault, LoopbackEngine, Process, cat
 
 TRANSPORTS = ["unix", "tcp", *(f"tls {version}" for version in VERSIONS)]
 OUTPUT = [(1, b"out\n"), (2, b"err\n"), (1, b"more\n")]
