@@ -15,7 +15,7 @@ import pytest
 from muxframe.engine import calls
 from muxframe.engine.base import EngineBase
 from muxframe.engine.calls import Api, Call, Opened, Read, Sleep
-from muxframe.engine.endpoint import Endpoint
+from muxframe.engine.endpoint import Endpoint, parse_endpoint
 from muxframe.engine.handshake import Body, Request, Response
 from muxframe.engine.parameters import environment, moment, quoted_name, tail_of
 from muxframe.engine.podman import RepairedReplay
@@ -185,10 +185,11 @@ def test_requests_are_signed_below_the_prefix() -> None:
         seen.append(request.path)
         return {"Authorization": "Bearer x"}
 
-    request = calls.signed(Request("GET", "/_ping", headers={"A": "b"}), "/docker", auth)
+    proxy, engine = parse_endpoint("http://proxy:80/docker"), parse_endpoint("tcp://engine:2375")
+    request = calls.signed(Request("GET", "/_ping", headers={"A": "b"}), proxy, auth)
     assert (request.path, request.headers) == ("/docker/_ping", {"A": "b", "Authorization": "Bearer x"})
     assert seen == ["/docker/_ping"]
-    assert calls.signed(Request("GET", "/_ping"), "", None) == Request("GET", "/_ping")
+    assert calls.signed(Request("GET", "/_ping"), engine, None) == Request("GET", "/_ping", host="engine:2375")
 
 
 # --- attach ----------------------------------------------------------------------------------------------------------
@@ -405,7 +406,7 @@ def test_options_of_exec() -> None:
 def test_size_of_an_exec_where_it_cannot_be_said_before(api: Api) -> None:
     engine = FakeEngine(exec={"Id": "abc"}, resize=EngineError("it has ended", 500))
     engine.exec(api, tty=True, size=(24, 80))
-    assert engine.asked[-1] == "call POST /v1.41/exec/abc/resize"
+    assert engine.asked.count("call POST /v1.41/exec/abc/resize") == len(calls.RESIZE_DELAYS), "or has not begun yet"
     assert engine.requests[-1].query == {"h": "24", "w": "80"}
     assert not engine.links[0].is_closed
     assert "ConsoleSize" not in engine.requests[0].body

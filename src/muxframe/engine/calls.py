@@ -47,6 +47,9 @@ RAW = "application/vnd.docker.raw-stream"
 #: Seconds between reads of a log. Four times as much fills the engine's socket and slows it down.
 LOG_DELAY = 0.0005
 
+#: Seconds to wait, again and again, for the TTY of an exec that was just started.
+RESIZE_DELAYS = (0.01, 0.02, 0.04, 0.08, 0.0)
+
 #: An exec's exit code may come a moment after its output has ended: how often it is asked for, and how patiently.
 EXIT_POLLS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
 
@@ -463,9 +466,7 @@ def exec_(
     link = yield Open(api.request("POST", f"{path}/start", body=start, upgrade="tcp"))
     if size is not None and tty and not takes_size:  # before the start Docker would wait ten seconds
         try:
-            yield from resize(api, path, *size)
-        except EngineError:  # it has ended already
-            pass
+            yield from _resize_started(api, path, *size)
         except BaseException:
             link.close()
             raise
@@ -478,6 +479,17 @@ def exec_(
         has_stdin=stdin,
         closes_stdin=stdin and not tty,
     )
+
+
+def _resize_started(api: Api, path: str, height: int, width: int) -> Flow[None]:
+    """Size the TTY of an exec whose command may begin only a moment from now, or have ended already."""
+    for delay in RESIZE_DELAYS:
+        try:
+            yield from resize(api, path, height, width)
+        except EngineError:
+            yield Sleep(delay)
+        else:
+            return
 
 
 def logs(
