@@ -182,6 +182,17 @@ def test_faults_come_with_the_last_batch(core: Any) -> None:
 def test_only_a_builder_makes_batches(core: Any) -> None:
     with pytest.raises(TypeError, match="only a BatchBuilder makes a LineBatch"):
         core.LineBatch()
+    bare = core.LineBatch.__new__(core.LineBatch)
+    for name in ("num_rows", "streams", "offsets", "data", "partials", "timestamps"):
+        with pytest.raises((TypeError, AttributeError)):
+            getattr(bare, name)
+    for use in (len, list, bare.__class__.__arrow_c_array__, bare.__class__.__arrow_c_stream__):
+        with pytest.raises((TypeError, AttributeError)):
+            use(bare)
+    builder = core.BatchBuilder.__new__(core.BatchBuilder)
+    for call in (lambda: builder.feed(b""), builder.flush, builder.feed_eof):
+        with pytest.raises((TypeError, AttributeError)):
+            call()
 
 
 @pytest.mark.parametrize(

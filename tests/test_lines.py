@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import io
@@ -479,6 +480,20 @@ def test_memory_is_bounded_by_max_line_size(core: Any) -> None:
     assert peak < 1_500_000
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+def test_idle_splitters_are_small(core: Any) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    wire = out(b"x" * 99 + b"\n") * 600
+    splitters = [core.LineSplitter() for _ in range(500)]
+    splitters[0].feed(wire)
+    before = resident()
+    for splitter in splitters:
+        splitter.feed(wire)
+    assert resident() - before < 500 * 8192
+
+
 @pytest.mark.parametrize("size", [0, -1])
 def test_no_cap(core: Any, size: int) -> None:
     with pytest.raises(ValueError, match="max_line_size must be positive"):
@@ -499,6 +514,27 @@ def test_misuse(core: Any) -> None:
         core.LineReader(b"", truncated="perhaps")
     with pytest.raises(ValueError, match="source returned -1 bytes"):
         next(core.LineReader(lambda buffer: -1))
+
+
+def test_uninitialised_objects_are_harmless(core: Any) -> None:
+    errors = (TypeError, AttributeError, StopIteration)
+    for kind in (core.LineSplitter, core.LineReader, core.Line):
+        bare = kind.__new__(kind)
+        for use in (lambda x: x.feed(b""), lambda x: x.feed_eof(), lambda x: x.flush(), next, repr, hash, list):
+            with contextlib.suppress(*errors):
+                use(bare)
+        for name in ("offset", "invalid_timestamps", "text", "attrs", "stream", "timestamp", "data"):
+            with contextlib.suppress(*errors):
+                getattr(bare, name)
+
+
+def test_nothing_is_initialised_twice(core: Any) -> None:
+    if core is python:
+        pytest.skip("in Python nothing is at stake")
+    for kind, arguments in ((core.LineSplitter, ()), (core.LineReader, (b"",)), (core.Line, (1, None, b""))):
+        made = kind(*arguments)
+        with pytest.raises(TypeError, match="immutable|initialised already"):
+            made.__init__(*arguments)
 
 
 def test_line_objects(core: Any) -> None:

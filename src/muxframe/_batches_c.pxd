@@ -50,6 +50,7 @@ cdef class LineBatch:
     cdef mfb_batch *batch       # one reference of it is this object's
     cdef object name            # of the source, or None
 
+    cdef mfb_batch *get(self) except NULL
     cdef object column(self, const void *data, size_t size, Py_ssize_t item_size, char *format)
 
 

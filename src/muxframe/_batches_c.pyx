@@ -88,6 +88,11 @@ cdef class LineBatch:
     def __dealloc__(self):
         mfb_unref(self.batch)
 
+    cdef mfb_batch *get(self) except NULL:
+        if self.batch is NULL:
+            raise TypeError("LineBatch is not initialised")
+        return self.batch
+
     cdef object column(self, const void *data, size_t size, Py_ssize_t item_size, char *format):
         cdef _Column column = _Column.__new__(_Column)
         column.owner = self
@@ -101,7 +106,7 @@ cdef class LineBatch:
     @property
     def num_rows(self):
         """How many lines."""
-        return self.batch.rows.count
+        return self.get().rows.count
 
     @property
     def source(self):
@@ -111,51 +116,51 @@ cdef class LineBatch:
     @property
     def streams(self):
         """The stream of each row: int8."""
-        return self.column(self.batch.rows.streams, self.batch.rows.count, 1, "b")
+        return self.column(self.get().rows.streams, self.get().rows.count, 1, "b")
 
     @property
     def timestamps(self):
         """Nanoseconds since 1970-01-01T00:00:00Z of each row: int64, 0 where it has none; None without the column."""
-        if not self.batch.shape.timestamps:
+        if not self.get().shape.timestamps:
             return None
-        return self.column(self.batch.rows.timestamps, 8 * self.batch.rows.count, 8, "q")
+        return self.column(self.get().rows.timestamps, 8 * self.get().rows.count, 8, "q")
 
     @property
     def timestamp_validity(self):
         """Bitmap of the rows that have a timestamp, lowest bit first; None where all have one."""
-        if self.batch.timed is NULL:
+        if self.get().timed is NULL:
             return None
-        return self.column(self.batch.timed, self.batch.rows.count // 8 + 1, 1, "B")
+        return self.column(self.get().timed, self.get().rows.count // 8 + 1, 1, "B")
 
     @property
     def offsets(self):
         """Where each line begins in `data`, and the last one ends: int64, one more than there are rows."""
-        return self.column(self.batch.rows.offsets, 8 * (self.batch.rows.count + 1), 8, "q")
+        return self.column(self.get().rows.offsets, 8 * (self.get().rows.count + 1), 8, "q")
 
     @property
     def data(self):
         """The bytes of all lines, one behind the other."""
-        return self.column(self.batch.rows.data.data, self.batch.rows.data.size, 1, "B")
+        return self.column(self.get().rows.data.data, self.get().rows.data.size, 1, "B")
 
     @property
     def partials(self):
         """Whether each row's line goes on: bool, one byte each."""
-        return self.column(self.batch.rows.flags, self.batch.rows.count, 1, "?")
+        return self.column(self.get().rows.flags, self.get().rows.count, 1, "?")
 
     def __len__(self):
-        return <Py_ssize_t>self.batch.rows.count
+        return <Py_ssize_t>self.get().rows.count
 
     def __getitem__(self, index):
         cdef size_t i = range(len(self))[index]
-        cdef mfl_rows *rows = self.batch.rows
+        cdef mfl_rows *rows = self.get().rows
         cdef Line line = Line.__new__(Line)
         line.number = <uint8_t>rows.streams[i]
         line.flags = rows.flags[i] & MFL_PARTIAL
-        if self.batch.shape.timestamps and mfb_bit(self.batch.timed, i):
+        if self.get().shape.timestamps and mfb_bit(self.get().timed, i):
             line.flags |= MFL_TIMESTAMP
             line.when = rows.timestamps[i]
         line.content = copy_bytes(rows.data.data + rows.offsets[i], <size_t>(rows.offsets[i + 1] - rows.offsets[i]))
-        if self.batch.shape.details and mfb_bit(self.batch.attributed, i):
+        if self.get().shape.details and mfb_bit(self.get().attributed, i):
             line.prefix = copy_bytes(
                 rows.details.data + rows.details_offsets[i],
                 <size_t>(rows.details_offsets[i + 1] - rows.details_offsets[i]),
@@ -169,12 +174,12 @@ cdef class LineBatch:
         return f"<LineBatch of {len(self)} rows>"
 
     def __arrow_c_schema__(self):
-        return schema_capsule(self.batch.shape)
+        return schema_capsule(self.get().shape)
 
     def __arrow_c_array__(self, requested_schema=None):
-        schema = schema_capsule(self.batch.shape)
+        schema = schema_capsule(self.get().shape)
         cdef ArrowArray *array = <ArrowArray *>allocate(sizeof(ArrowArray))
-        if not mfb_export_array(self.batch, array):
+        if not mfb_export_array(self.get(), array):
             free(array)
             raise MemoryError
         return schema, capsule(array, ARRAY, destroy_array)
@@ -411,7 +416,7 @@ def export_stream(first, batches, /):
     if isinstance(first, BatchBuilder):
         state.shape = (<BatchBuilder>first).shape
     else:
-        state.shape = (<LineBatch?>first).batch.shape
+        state.shape = (<LineBatch?>first).get().shape
     state.batches = batches
     state.error = b""
     stream = <ArrowArrayStream *>allocate(sizeof(ArrowArrayStream))
@@ -433,7 +438,7 @@ cdef int get_next(ArrowArrayStream *stream, ArrowArray *out) noexcept with gil:
     cdef LineBatch batch
     try:
         batch = next(state.batches)
-        if not mfb_export_array(batch.batch, out):
+        if not mfb_export_array(batch.get(), out):
             raise MemoryError
     except StopIteration:
         memset(out, 0, sizeof(ArrowArray))  # a released one is the end

@@ -199,6 +199,18 @@ static inline int mfl_begin_rows(mfl_splitter *s, size_t more)
     return 1;
 }
 
+/* Forget the rows, and keep no more memory than a few of them need. */
+static inline void mfl_drop_rows(mfl_splitter *s)
+{
+    if (s->rows->data.room <= MFL_KEEP && s->rows->room <= MFL_KEEP / 64 && s->rows->details.room <= MFL_KEEP) {
+        mfl_empty_rows(s->rows);
+    } else {
+        s->rows_hint = s->rows->count > 64 ? s->rows->count : 64;
+        mfl_free_rows(s->rows);
+        s->rows = NULL;
+    }
+}
+
 /* Put the rows aside, if there are any. */
 static inline void mfl_set_aside(mfl_splitter *s)
 {

@@ -47,6 +47,7 @@ cdef extern from "_lines.h" nogil:
     void mfl_init(mfl_splitter *s)
     void mfl_free(mfl_splitter *s)
     void mfl_empty_rows(mfl_rows *rows)
+    void mfl_drop_rows(mfl_splitter *s)
     void mfl_free_rows(mfl_rows *rows)
     void mfl_set_aside(mfl_splitter *s)
     bint mfl_prepare(mfl_splitter *s, size_t size)

@@ -177,7 +177,7 @@ cdef class _Splitter:
     @property
     def offset(self):
         """Bytes taken off the wire so far."""
-        return self.core.offset if self.core.raw else self.demuxer.state.offset
+        return self.core.offset if self.core.raw or self.demuxer is None else self.demuxer.state.offset
 
     @property
     def invalid_timestamps(self):
@@ -361,7 +361,7 @@ cdef class LineSplitter(_Splitter):
             self.turn.leave()
 
     cdef list lines(self):
-        """Make objects of the rows, and forget them."""
+        """Make objects of the rows, and forget them: an idle splitter shall be small."""
         cdef mfl_rows *rows = self.core.rows
         cdef list lines = []
         cdef size_t i
@@ -371,7 +371,7 @@ cdef class LineSplitter(_Splitter):
         except MemoryError:
             self.core.no_memory = True
             raise
-        mfl_empty_rows(rows)
+        mfl_drop_rows(&self.core)
         return lines
 
 
@@ -428,7 +428,7 @@ cdef class LineReader:
     @property
     def invalid_timestamps(self):
         """How many frames (of a raw stream: lines) had no valid timestamp where one was due."""
-        return self.splitter.core.invalid
+        return 0 if self.splitter is None else self.splitter.core.invalid
 
     def __iter__(self):
         return self

@@ -25,9 +25,9 @@ from _thread import RLock
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ._framing_py import BLOCK_SIZE, Demuxer, again, check_truncated, readable
+from ._framing_py import _KIND_AND_SIZE, _STREAM_OF_KIND, BLOCK_SIZE, Demuxer, again, check_truncated, readable
 from .errors import DaemonError, FramingError, TruncatedStreamError
-from .protocol import Stream, Truncated
+from .protocol import HEADER_SIZE, MAX_PAYLOAD_SIZE, Stream, Truncated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -282,6 +282,7 @@ class _Splitter:
         "_demuxer",
         "_details",
         "_fault",
+        "_has_prefixes",
         "_head",
         "_invalid",
         "_is_lost",
@@ -310,8 +311,9 @@ class _Splitter:
         self._details = bool(details)
         self._unfinished = tuple(_Unfinished() for _ in range(Stream.SYSTEMERR))
         self._began = 0  # lines begun that did not end in the same piece
+        self._has_prefixes = self._timestamps or self._details
         self._head: bytes | None = None  # what came of a prefix, while it may not be all of it
-        if self._raw and (timestamps or details):
+        if self._raw and self._has_prefixes:
             self._head = b""
         self._invalid = 0
         self._offset = 0  # of a raw stream
@@ -387,8 +389,8 @@ class _Splitter:
         position, end = 0, len(wire)
         while position < end:
             if not demuxer._remaining:
-                position = demuxer._take_header(wire, position)
-                if demuxer._remaining and (self._timestamps or self._details):
+                position = demuxer._take_header(wire, self._take_whole_frames(wire, position))
+                if demuxer._remaining and self._has_prefixes:
                     self._head = b""
             elif demuxer._text is not None:
                 position = demuxer._take_text(wire, position)
@@ -397,6 +399,30 @@ class _Splitter:
                 demuxer._take_payload(size)
                 self._take_payload(demuxer._stream, wire[position : position + size], not demuxer._remaining)
                 position += size
+
+    def _take_whole_frames(self, wire: bytes, position: int) -> int:
+        """Take whole, valid frames at once, if position is between frames; return the position behind them."""
+        demuxer = self._demuxer
+        if 0 < len(demuxer._header) < HEADER_SIZE:
+            return position
+        first, last = position, len(wire) - HEADER_SIZE
+        limit = MAX_PAYLOAD_SIZE if demuxer._max_frame_size is None else demuxer._max_frame_size
+        mask = 0xFFFF_FFFF if demuxer._check_reserved else 0xFF00_0000
+        while position <= last:
+            kind, size = _KIND_AND_SIZE.unpack_from(wire, position)
+            stream = _STREAM_OF_KIND.get(kind & mask)
+            start = position + HEADER_SIZE
+            end = start + size
+            if stream is None or end > len(wire) or size > limit:
+                break
+            if size:
+                if self._has_prefixes:
+                    self._head = b""
+                self._take_payload(stream, wire[start:end], True)
+            position = end
+            demuxer._frames += 1
+        demuxer._offset += position - first
+        return position
 
     def _take_payload(self, stream: int, data: bytes, is_end: bool) -> None:
         """Take some of a frame; is_end: up to its end."""
@@ -425,7 +451,7 @@ class _Splitter:
                 self._add(Stream.STDOUT, part)
                 return
             self._end_line(Stream.STDOUT, part)
-            if self._timestamps or self._details:
+            if self._has_prefixes:
                 self._head = b""
 
     def _take_prefix(self, stream: int, data: bytes, is_end: bool) -> bytes | None:
@@ -461,7 +487,9 @@ class _Splitter:
 
     def _begin_part(self, stream: int, timestamp: int | None, whole: bool, details: bytes | None) -> None:
         line = self._unfinished[stream]
-        if not (line.is_open and (not self._timestamps or line.continues(timestamp, whole))):
+        if not line.is_open:
+            line.timestamp, line.details = timestamp, details
+        elif self._timestamps and not line.continues(timestamp, whole):
             self._close(stream)
             line.timestamp, line.details = timestamp, details
         line.part_timestamp, line.part_whole, line.part_details = timestamp, whole, details
