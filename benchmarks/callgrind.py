@@ -25,11 +25,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import workloads
+from benchmarks.contenders import lines
 
 LIMITS = Path(__file__).resolve().with_name("instructions.json")
 SLACK = 1.10
 WIRE = 256 * workloads.KIB  # so long that what a call costs does not count
 TIMEOUT = 300  # seconds
+
+LOG = "100 B lines"
 
 #: name: (workload, repeats, program). The program is run with `wire`, `out`, `err`; a repeat takes the whole wire.
 LOOPS = {
@@ -37,6 +40,8 @@ LOOPS = {
     "demux_into, 20-250 B": (workloads.LINES, 20, "muxframe.demux_into(wire, out, err)"),
     "frames, 64 B": ("64 B", 2, "for frame in muxframe.frames(wire): pass"),
     "frames, bytes(frame), 64 B": ("64 B", 2, "for frame in muxframe.frames(wire): bytes(frame)"),
+    "batches, 100 B lines": (LOG, 10, "for batch in muxframe.batches(wire, timestamps=True): pass"),
+    "lines, 100 B lines": (LOG, 2, "for line in muxframe.lines(wire, timestamps=True): pass"),
 }
 
 PROGRAM = """
@@ -81,7 +86,7 @@ def count() -> dict[str, float]:
     counts = {}
     with tempfile.TemporaryDirectory(prefix="muxframe-bench-") as scratch:
         for name, (workload_name, repeats, work) in LOOPS.items():
-            workload = workloads.make(workload_name, WIRE)
+            workload = lines.make(WIRE) if workload_name == LOG else workloads.make(workload_name, WIRE)
             wire = Path(scratch, "wire")
             wire.write_bytes(workload.wire)
             once, twice = (instructions(work, wire, times * repeats) for times in (1, 2))

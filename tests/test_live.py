@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
+import test_lines
 
 import muxframe
 from muxframe.compat.stdcopy import StdCopy
@@ -28,10 +29,9 @@ REQUIRED = {"DOCKER_HOST", "PODMAN_HOST"}
 IMAGE = os.environ.get("TEST_IMAGE", "localhost/muxframe-test:latest")
 
 
-def load_capture() -> ModuleType:
-    """Import examples/capture.py, which is a script and in no package."""
-    path = Path(__file__).parent.parent / "examples" / "capture.py"
-    spec = importlib.util.spec_from_file_location("muxframe_examples_capture", path)
+def load_script(path: Path) -> ModuleType:
+    """Import a script, which is in no package."""
+    spec = importlib.util.spec_from_file_location(f"muxframe_script_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses looks its module up there
@@ -39,7 +39,8 @@ def load_capture() -> ModuleType:
     return module
 
 
-capture = load_capture()
+capture = load_script(Path(__file__).parent.parent / "examples" / "capture.py")
+logs = load_script(Path(__file__).parent / "logs" / "record.py")
 
 
 def engine_host(variable: str) -> str:
@@ -110,3 +111,14 @@ def test_terminal_stream_is_refused(variable: str, scenario: str) -> None:
     assert recording.answer.body == recording.stdout
     with pytest.raises(muxframe.FramingError):
         muxframe.demux(recording.answer.body)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("scenario", logs.SCENARIOS)
+@pytest.mark.parametrize("variable", ENGINES)
+def test_lines_of_a_log(variable: str, scenario: str) -> None:
+    engine = logs.capture.Engine(engine_host(variable))
+    if engine.name == "podman" and logs.SCENARIOS[scenario].details:
+        pytest.skip("podman sends no details")
+    about, wire = logs.record(engine, logs.SCENARIOS[scenario], IMAGE)
+    test_lines.check_log(muxframe._lines, about, wire)

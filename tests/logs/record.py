@@ -55,8 +55,8 @@ SCENARIOS = {
 }
 
 
-def record(engine: capture.Engine, scenario: Scenario, image: str) -> tuple[str, bytes]:
-    """Run a scenario; return the request and the log."""
+def record(engine: capture.Engine, scenario: Scenario, image: str) -> tuple[dict[str, Any], bytes]:
+    """Run a scenario; return what is known of its log, and the log."""
     config: dict[str, Any] = {
         "Image": image,
         "Cmd": ["sh", "-c", scenario.script],
@@ -69,12 +69,21 @@ def record(engine: capture.Engine, scenario: Scenario, image: str) -> tuple[str,
         config["HostConfig"]["LogConfig"] = {"Type": "json-file", "Config": {"labels": ",".join(LABELS), "env": "X"}}
     container = engine.call("POST", "/containers/create", config)["Id"]
     query = f"stdout=1&stderr=1{'&timestamps=1' * scenario.timestamps}{'&details=1' * scenario.details}"
+    about: dict[str, Any] = {
+        "engine": {"name": engine.name, "version": engine.version},
+        "command": ["sh", "-c", scenario.script],
+        "request": f"GET /containers/{{id}}/logs?{query}",
+        "options": {"raw": scenario.tty, "timestamps": scenario.timestamps, "details": scenario.details},
+        "lines": {"1": scenario.stdout * scenario.runs, "2": scenario.stderr * scenario.runs},
+    }
+    if scenario.details:
+        about["attrs"] = {**LABELS, "X": "va l"}
     try:
         for run in range(scenario.runs):
             time.sleep(PAUSE if run else 0)
             engine.run(container)
         with engine.get_raw(f"/containers/{container}/logs?{query}") as stream:
-            return f"GET /containers/{{id}}/logs?{query}", stream.read()
+            return about, stream.read()
     finally:
         engine._remove(container)
 
@@ -92,16 +101,7 @@ def main() -> None:
     for name, scenario in SCENARIOS.items():
         if scenario.details and engine.name == "podman":  # it has none
             continue
-        request, log = record(engine, scenario, options.image)
-        about: dict[str, Any] = {
-            "engine": {"name": engine.name, "version": engine.version},
-            "command": ["sh", "-c", scenario.script],
-            "request": request,
-            "options": {"raw": scenario.tty, "timestamps": scenario.timestamps, "details": scenario.details},
-            "lines": {"1": scenario.stdout * scenario.runs, "2": scenario.stderr * scenario.runs},
-        }
-        if scenario.details:
-            about["attrs"] = {**LABELS, "X": "va l"}
+        about, log = record(engine, scenario, options.image)
         (directory / f"{name}.bin").write_bytes(log)
         text = json.dumps(about, indent=2, sort_keys=True)
         (directory / f"{name}.json").write_text(text + "\n", encoding="ascii", newline="\n")
