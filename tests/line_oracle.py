@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LF, CR = 10, 13
 SECOND = 1_000_000_000
+PART_SIZE = 16 * 1024  # as Docker cuts
 
 #: stream, timestamp, data, partial, details
 Row = tuple[int, "int | None", bytes, bool, "bytes | None"]
@@ -114,7 +115,15 @@ def split(
     if raw:
         outcome.offset = len(wire)
         for text in re.findall(rb"[^\n]*\n|[^\n]+", wire):
-            take(1, begin(1, text) if timestamps or details else text)
+            body = begin(1, text) if timestamps or details else text
+            while timestamps and len(body) > PART_SIZE:
+                take(1, body[:PART_SIZE])
+                body = body[PART_SIZE:]
+                stamp, timestamp, _, rest = prefix_of(body, timestamps, details)
+                if timestamp is None or timestamp != streams[1].part[0] or b"." not in stamp:
+                    break
+                body = rest
+            take(1, body)
     else:
         frames = oracle.decode(wire)
         outcome.end, outcome.offset = frames.end, frames.offset
@@ -213,6 +222,9 @@ def random_payload(rng: random.Random, *, timestamps: bool, details: bool) -> by
 def random_log(rng: random.Random, *, raw: bool, timestamps: bool, details: bool) -> bytes:
     """Make a stream; a framed one is damaged, one time out of three."""
     payloads = [random_payload(rng, timestamps=timestamps, details=details) for _ in range(rng.randrange(9))]
+    if raw and timestamps and rng.random() < 0.2:  # long lines, with and without what a part repeats
+        long = rng.choice(TIMES) + b" " + b"p" * rng.choice((PART_SIZE, PART_SIZE, PART_SIZE - 1, PART_SIZE + 1))
+        payloads.insert(rng.randint(0, len(payloads)), b"".join((b"\n", *[long] * rng.randrange(4), rng.choice(WORDS))))
     if raw:
         return b"".join(payloads)
     frames = [oracle.pack(rng.choice((0, 1, 1, 1, 2, 2)), payload) for payload in payloads]

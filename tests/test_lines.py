@@ -318,6 +318,22 @@ def test_raw(core: Any) -> None:
     ]
 
 
+def test_parts_of_a_raw_line_are_known_by_size_and_timestamp(core: Any) -> None:
+    part, half = b"p" * 16384, b"2026-11-21T05:46:37Z "
+    for wire, lines in (
+        (T1 + part + T1 + part + T1 + b"end\r\n" + T2 + b"next", [part + part + b"end", b"next"]),
+        (T1 + part + b"\r\n" + T1 + b"next", [part, b"next"]),
+        (T1 + part + T2 + b"end\n", [part + T2 + b"end"]),
+        (T1 + part[1:] + T1 + b"end\n", [part[1:] + T1 + b"end"]),
+        (half + part + half + b"end\n", [part + half + b"end"]),
+        (T1 + part, [part]),
+        (T1 + part + T1[:9], [part + T1[:9]]),
+        (T1 + part + T1, [part]),
+    ):
+        for pieces in ([wire], bytewise(wire)):
+            assert [row[2] for row in feed(core, pieces, raw=True, timestamps=True)[0]] == lines
+
+
 def test_cuts_at_max_line_size_are_marked(core: Any) -> None:
     def pieces(text: bytes, size: int) -> list[tuple[bytes, bool]]:
         return [(data, partial) for _, _, data, partial, _ in feed(core, [out(text)], max_line_size=size)[0]]

@@ -101,7 +101,7 @@ def _address(function: Any) -> int:
 
 
 def _link(node: Any, children: list[Any], dictionary: Any, release: Any, *owned: object) -> Any:
-    """Put parts into an array or a schema, and what they and it point to into its keeping."""
+    """Put parts into an array or a schema, and what they and it point to into its keeping: the node itself may move."""
     kind = type(node)
     pointers = (ctypes.POINTER(kind) * max(1, len(children)))(*map(ctypes.pointer, children))
     node.n_children = len(children)
@@ -116,8 +116,9 @@ def _link(node: Any, children: list[Any], dictionary: Any, release: Any, *owned:
 def _schema(
     name: str, form: str, *, nullable: bool = False, children: Iterable[Any] = (), dictionary: Any = None
 ) -> _Schema:
-    node = _Schema(form.encode(), name.encode(), None, _NULLABLE if nullable else 0)
-    return _link(node, list(children), dictionary, _release_schema)  # type: ignore[no-any-return]
+    texts = form.encode(), name.encode()
+    node = _Schema(*texts, None, _NULLABLE if nullable else 0)
+    return _link(node, list(children), dictionary, _release_schema, texts)  # type: ignore[no-any-return]
 
 
 def _schema_of(shape: Shape) -> _Schema:

@@ -15,6 +15,7 @@ enum {
     MFL_STREAMS = 3,
     MFL_MAX_TIMESTAMP = 64,         /* bytes of a timestamp's text */
     MFL_MAX_DETAILS = 16 * 1024,
+    MFL_PART = 16 * 1024,           /* Docker cuts a line's parts so */
     MFL_SLACK = MF_STEP,            /* behind the bytes of lines, so that mf_copy needs no end of its own */
     MFL_KEEP = 4096                 /* what an emptied buffer may keep */
 };
@@ -67,6 +68,8 @@ typedef struct {
     mfl_rows *full, *last_full;     /* put aside, the oldest first */
     mfl_bytes head;                 /* what came of a prefix, while it may not be all of it */
     int in_head;                    /* a prefix is due */
+    int is_midway;                  /* it is that of another part, if it is one */
+    size_t part_size;               /* of a raw stream: bytes of the line since its last prefix, up to MFL_PART */
     int raw, timestamps, details, no_memory;
     size_t max_line_size;
     size_t max_rows, max_bytes;     /* of a set of rows */
@@ -515,7 +518,6 @@ static inline int mfl_parse_prefix(mfl_splitter *s, const uint8_t *p, size_t siz
                 return 0;
             if (!blank || !mfl_parse_timestamp(s, p, (size_t)(blank - p), &prefix->timestamp, &whole)) {
                 prefix->timestamp = 0;
-                s->invalid++;
                 return 1;
             }
             prefix->size = (size_t)(blank - p) + 1;
@@ -594,6 +596,18 @@ static inline size_t mfl_take_prefix(mfl_splitter *s, int stream, const uint8_t 
         return SIZE_MAX;
     }
     s->in_head = 0;
+    if (s->is_midway) {
+        s->is_midway = 0;
+        if ((prefix.flags & (MFL_TIMESTAMP | MFL_WHOLE)) != MFL_TIMESTAMP ||
+            !(s->unfinished[stream].part.flags & MFL_TIMESTAMP) ||
+            prefix.timestamp != s->unfinished[stream].part.timestamp) { /* no other part */
+            mfl_add(s, stream, s->head.data, earlier); /* there is no LF in them */
+            mfl_clear(&s->head);
+            return 0;
+        }
+    }
+    s->part_size = prefix.size < earlier ? earlier - prefix.size : 0;
+    s->invalid += s->timestamps && !(prefix.flags & MFL_TIMESTAMP);
     mfl_begin_part(s, stream, &prefix);
     if (prefix.size < earlier) /* no prefix after all, or no details: these bytes are the line's. There is no LF in them. */
         mfl_add(s, stream, s->head.data + prefix.size, earlier - prefix.size);
@@ -616,15 +630,24 @@ static inline void mfl_take(mfl_splitter *s, int stream, const uint8_t *data, si
             if (data == end)
                 return;
         }
-        const uint8_t *const lf = memchr(data, '\n', (size_t)(end - data));
-        if (!lf) {
-            mfl_add(s, stream, data, (size_t)(end - data));
-            return;
+        const uint8_t *stop = end;
+        const int is_counting = s->raw && s->timestamps && s->part_size < MFL_PART;
+        if (is_counting && MFL_PART - s->part_size < (size_t)(end - data))
+            stop = data + (MFL_PART - s->part_size);
+        const uint8_t *const lf = memchr(data, '\n', (size_t)(stop - data));
+        if (lf) {
+            mfl_end_line(s, stream, data, (size_t)(lf - data), (size_t)(behind - data));
+            data = lf + 1;
+            if (s->raw)
+                s->in_head = s->timestamps || s->details;
+            continue;
         }
-        mfl_end_line(s, stream, data, (size_t)(lf - data), (size_t)(behind - data));
-        data = lf + 1;
-        if (s->raw)
-            s->in_head = s->timestamps || s->details;
+        mfl_add(s, stream, data, (size_t)(stop - data));
+        if (is_counting) {
+            s->part_size += (size_t)(stop - data);
+            s->in_head = s->is_midway = s->part_size == MFL_PART;
+        }
+        data = stop;
     }
 }
 

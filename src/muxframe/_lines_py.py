@@ -12,6 +12,7 @@ The rules, which `_lines_c.pyx` follows to the last error message:
 - A frame that does not end with LF is continued by the next frame of its stream: without timestamps by any, with them
   by one of the same time. Podman's have whole seconds, and it cuts lines wherever its reads of 8 KiB end: there the
   next second is the same time, too. So an unterminated last line and the first one after a restart stay apart.
+- In a raw stream a part is known only by its size, as Docker cuts it, and the repeated timestamp behind it.
 - A frame without a valid timestamp keeps all its bytes, has none, and is counted.
 - A line longer than max_line_size is cut: every piece but the last is marked `partial`. So is what `flush` hands out,
   and what a fault cuts off. The rest of a partial line always follows, be it empty; only after a fault there is none.
@@ -38,6 +39,7 @@ __all__ = ["Line", "LineReader", "LineSplitter", "parse_timestamp"]
 
 DEFAULT_MAX_LINE_SIZE = 1024 * 1024
 MAX_TIMESTAMP_SIZE = 64  # bytes; RFC3339Nano has at most 35
+PART_SIZE = 16 * 1024  # bytes; Docker cuts a line's parts so
 MAX_DETAILS_SIZE = 16 * 1024  # bytes; longer ones stay in the line
 
 _TIMESTAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
@@ -286,9 +288,11 @@ class _Splitter:
         "_head",
         "_invalid",
         "_is_lost",
+        "_is_midway",
         "_lock",
         "_max_line_size",
         "_offset",
+        "_part_size",
         "_raw",
         "_timestamps",
         "_unfinished",
@@ -315,6 +319,8 @@ class _Splitter:
         self._head: bytes | None = None  # what came of a prefix, while it may not be all of it
         if self._raw and self._has_prefixes:
             self._head = b""
+        self._part_size = 0  # of a raw stream: bytes of the line since its last prefix, up to PART_SIZE
+        self._is_midway = False  # the prefix that is due is that of another part, if it is one
         self._invalid = 0
         self._offset = 0  # of a raw stream
         self._fault: FramingError | DaemonError | None = None
@@ -446,13 +452,21 @@ class _Splitter:
                 if taken is None:
                     return
                 data = taken
-            part, end, data = data.partition(b"\n")
-            if not end:
-                self._add(Stream.STDOUT, part)
-                return
-            self._end_line(Stream.STDOUT, part)
-            if self._has_prefixes:
-                self._head = b""
+            stop = len(data)
+            if self._timestamps and self._part_size < PART_SIZE:
+                stop = min(stop, PART_SIZE - self._part_size)
+            end = data.find(b"\n", 0, stop)
+            if end >= 0:
+                self._end_line(Stream.STDOUT, data[:end])
+                self._head = b"" if self._has_prefixes else None
+                data = data[end + 1 :]
+            elif stop:
+                self._add(Stream.STDOUT, data[:stop])
+                data = data[stop:]
+                if self._timestamps and self._part_size < PART_SIZE:
+                    self._part_size += stop
+                    self._is_midway = self._part_size == PART_SIZE
+                    self._head = b"" if self._is_midway else None
 
     def _take_prefix(self, stream: int, data: bytes, is_end: bool) -> bytes | None:
         """Begin a part with its prefix; return what lies behind it, or None where more must come before it is known."""
@@ -467,9 +481,7 @@ class _Splitter:
                     return None
             else:
                 timestamp = _parse_timestamp(head[:size])
-            if timestamp is None:
-                self._invalid += 1
-            else:
+            if timestamp is not None:
                 position = size + 1
         whole = b"." not in head[:position]
         if self._details and (timestamp is not None or not self._timestamps):
@@ -482,10 +494,16 @@ class _Splitter:
                 details = match[0]
                 position = match.end() + 1
         self._head = None
+        if self._is_midway:
+            self._is_midway = False
+            if whole or timestamp is None or timestamp != self._unfinished[stream].part_timestamp:
+                return head  # no other part
+        self._part_size = 0
         self._begin_part(stream, timestamp, whole, details)
         return head[position:]
 
     def _begin_part(self, stream: int, timestamp: int | None, whole: bool, details: bytes | None) -> None:
+        self._invalid += self._timestamps and timestamp is None
         line = self._unfinished[stream]
         if not line.is_open:
             line.timestamp, line.details = timestamp, details
