@@ -78,7 +78,7 @@ class WebSocketBody(Body):
             else:
                 self._messages.receive_eof()
             frames = cast("list[Frame]", self._messages.events_received())
-            stream = b"".join([self._unpack(frame) for frame in frames if frame.opcode in _DATA])
+            stream = b"".join([self._unpack(each) for each in frames if each.opcode in _DATA and not self._fault])
             has_closed = self._messages.close_rcvd is not None
             if (has_closed or not data) and self._is_end():
                 self.is_over = True
