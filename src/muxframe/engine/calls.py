@@ -353,7 +353,9 @@ def attach(
         if start:
             waiting = yield from _start_waited(api, path)
         elif _member(info, "HostConfig").get("AutoRemove") and api.version >= (1, 30):  # or nobody is left to ask
-            waiting = yield Open(api.request("POST", f"{path}/wait"))
+            # Podman looks for what it has removed; with Docker there may be no next exit
+            query = {} if api.podman is None else {"condition": "next-exit"}
+            waiting = yield Open(api.request("POST", f"{path}/wait", query=query))
     except BaseException:
         link.close()
         raise
