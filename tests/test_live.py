@@ -1,32 +1,19 @@
-"""The example scenarios, captured afresh from the engines that the environment names.
-
-tests/engines/up starts such engines. Without them each test is skipped, and says which variable is missing. With
-MUXFRAME_REQUIRE_ENGINES=1 it fails instead, except for the engines of the newer versions (the *_NEW variables).
-"""
+"""The example scenarios, captured afresh from the engines that the environment names: see live.py."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import test_lines
+from live import ENGINES, IMAGE, engine_host
 
 import muxframe
 from muxframe.compat.stdcopy import StdCopy
-
-ENGINES = {
-    "DOCKER_HOST": "docker",
-    "PODMAN_HOST": "podman",
-    "DOCKER_HOST_NEW": "newer docker",
-    "PODMAN_HOST_NEW": "newer podman",
-}
-REQUIRED = {"DOCKER_HOST", "PODMAN_HOST"}
-IMAGE = os.environ.get("TEST_IMAGE", "localhost/muxframe-test:latest")
 
 
 def load_script(path: Path) -> ModuleType:
@@ -41,24 +28,6 @@ def load_script(path: Path) -> ModuleType:
 
 capture = load_script(Path(__file__).parent.parent / "examples" / "capture.py")
 logs = load_script(Path(__file__).parent / "logs" / "record.py")
-
-
-def engine_host(variable: str) -> str:
-    """Return the address of an engine, or skip or fail the test."""
-    host = os.environ.get(variable, "")
-    if not host:
-        no_engine(variable, "is not set")
-    if not host.startswith("unix://"):
-        no_engine(variable, "is not a unix:// address")
-    return host
-
-
-def no_engine(variable: str, why: str) -> NoReturn:
-    """Skip the test, or fail it where the engine is required."""
-    message = f"{variable} {why}: no {ENGINES[variable]} engine"
-    if variable in REQUIRED and os.environ.get("MUXFRAME_REQUIRE_ENGINES") == "1":
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 def record(variable: str, scenario: str) -> Any:
