@@ -974,7 +974,11 @@ class Session(SessionBase):
     async def wait(self, timeout: float | None = None) -> int:
         """Wait for the exit of the container, or of the command; return its exit code. As the blocking Session."""
         if self.exit_code is None:
-            self.exit_code = await self._engine._run(self._opened.wait(), timeout)
+            try:
+                self.exit_code = await self._engine._run(self._opened.wait(), timeout)
+            finally:
+                if self.closed:  # nobody will close what was opened to wait
+                    self._opened.close()
         return self.exit_code
 
     @property

@@ -528,7 +528,11 @@ class Session(SessionBase):
             ValueError: a log has no exit.
         """
         if self.exit_code is None:
-            self.exit_code = self._engine._run(self._opened.wait(), timeout)
+            try:
+                self.exit_code = self._engine._run(self._opened.wait(), timeout)
+            finally:
+                if self.closed:  # nobody will close what was opened to wait
+                    self._opened.close()
         return self.exit_code
 
     @property
