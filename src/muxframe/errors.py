@@ -257,7 +257,15 @@ class HandshakeError(EngineError):
 
 
 class ConnectionLostError(MuxframeError, ConnectionError):
-    """The connection to the engine broke."""
+    """The connection to the engine broke.
+
+    Attributes:
+        chunks: what `Session.read_all` had read before, as in FramingError.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.chunks: Sequence[Chunk] = []
 
 
 class CheckpointError(MuxframeError, ValueError):

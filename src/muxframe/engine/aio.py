@@ -882,15 +882,15 @@ class Session(SessionBase):
         """Read the rest of the payload into memory: (stdout, stderr).
 
         Raises:
-            FramingError, DaemonError: what came before is in `exc.chunks`.
-            ConnectionLostError, TimeoutError, RuntimeError: call again for what came before.
+            FramingError, DaemonError, ConnectionLostError: what came before is in `exc.chunks`.
+            TimeoutError, RuntimeError: as the blocking Session.
         """
         self._choose("payload")
         reader = self._limited(self._chunk_reader)
         try:
             while batch := await reader.read():
                 self._collected += batch
-        except (FramingError, DaemonError) as fault:
+        except (FramingError, DaemonError, ConnectionLostError) as fault:
             fault.chunks = [
                 (stream, data) for stream, data in zip((Stream.STDOUT, Stream.STDERR), self._joined()) if data
             ]

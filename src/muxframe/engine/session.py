@@ -58,6 +58,7 @@ class Link(Source):
         self.head = head
         self.received = memoryview(received)
         self.body = body
+        self.fault: MuxframeError | None = None  # that ended reading
         self.is_over = False
         self.is_closed = False
         self._writing = threading.Lock()
@@ -67,7 +68,7 @@ class Link(Source):
     @property
     def descriptor(self) -> int | None:  # type: ignore[override]
         """What can be read without further ado."""
-        is_plain = self.body is None and not self.has_stdin and not self.is_closed
+        is_plain = self.body is None and not self.has_stdin and not self.is_closed and self.fault is None
         return self.connection.descriptor if is_plain else None
 
     def unpack(self, body: Body) -> None:
@@ -77,10 +78,16 @@ class Link(Source):
             self.received = memoryview(body.feed(self.received))
 
     def readinto(self, buffer: memoryview, /) -> int:
-        while not self.received and not self.is_over:
-            if self.body is None:
-                return self._receive(buffer)
-            self._feed(buffer)
+        if self.fault is not None and not self.is_closed:
+            raise self.fault
+        try:
+            while not self.received and not self.is_over:
+                if self.body is None:
+                    return self._receive(buffer)
+                self._feed(buffer)
+        except MuxframeError as fault:
+            self.fault = fault
+            raise
         size = min(len(buffer), len(self.received))
         buffer[:size] = self.received[:size]
         self.received = self.received[size:]
@@ -106,13 +113,10 @@ class Link(Source):
         try:
             size = self.connection.recv_into(buffer)
         except (OSError, ValueError) as error:  # ValueError: the connection is closed
-            if isinstance(error, ConnectionLostError):
-                self.is_over = True
+            if isinstance(error, ConnectionLostError) or (is_timeout(error) and not self.is_closed):
                 raise
-            if is_timeout(error) and not self.is_closed:
-                raise
-            self.is_over = True
             if self.is_closed or (self.has_stdin and isinstance(error, ConnectionResetError)):
+                self.is_over = True
                 return 0
             raise lost(error) from error
         self.is_over = not size
@@ -398,7 +402,8 @@ class Session(SessionBase):
             except ConnectionLostError:
                 raise
             except ConnectionError as error:
-                raise lost(error) from error
+                self._link.fault = lost(error)
+                raise self._link.fault from error
             self._finish()
             return copied
 
@@ -409,13 +414,13 @@ class Session(SessionBase):
             (stdout, stderr); what an earlier call had read before it raised TimeoutError is in it.
 
         Raises:
-            FramingError, DaemonError: what came before is in `exc.chunks`.
-            ConnectionLostError, TimeoutError, RuntimeError: as `copy_to`; call again for what came before.
+            FramingError, DaemonError, ConnectionLostError: what came before is in `exc.chunks`.
+            TimeoutError, RuntimeError: as `copy_to`; after a timeout call again.
         """
         stdout, stderr = self._collected
         try:
             self.copy_to(stdout, stderr)
-        except (FramingError, DaemonError) as fault:
+        except (FramingError, DaemonError, ConnectionLostError) as fault:
             fault.chunks = [
                 (stream, bytes(data)) for stream, data in zip((Stream.STDOUT, Stream.STDERR), self._collected) if data
             ]
