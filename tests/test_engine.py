@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,9 +18,20 @@ import pytest
 from servers import VERSIONS, server_context
 from shells import NAMES, Shell
 
-from muxframe import Stream, pack_frame
+from muxframe import Frame, Stream, pack_frame
 from muxframe.engine.endpoint import Tls
-from muxframe.testing import Container, Fault, LoopbackEngine, Process, cat
+from muxframe.errors import (
+    BadRequestError,
+    ConflictError,
+    ConnectionLostError,
+    EngineError,
+    HandshakeError,
+    NotFoundError,
+    SinkError,
+    TruncatedStreamError,
+)
+from muxframe.testing import Container, Fault, LoopbackEngine, Process, Service, Task, cat, say
+
 
 TRANSPORTS = ["unix", "tcp", *(f"tls {version}" for version in VERSIONS)]
 OUTPUT = [(1, b"out\n"), (2, b"err\n"), (1, b"more\n")]
@@ -102,6 +114,9 @@ def bench(shell: Shell, request: pytest.FixtureRequest) -> Iterator[Bench]:
     bench = Bench(shell, request)
     yield bench
     bench.close()
+
+
+SAYS = {"say": say(*OUTPUT)}
 
 
 def talker(**options: Any) -> Container:
@@ -191,26 +206,21 @@ def test_attach(bench: Bench, transport: str, way: Way) -> None:
     assert session.closed
 
 
-def test_exec(bench: Bench, transport: str, way: Way) -> None:
-    def script(process: Process) -> int:
-        for stream, data in OUTPUT:
-            process.write(data, stream)
-        return 3
-
-    client = bench(Container("c"), transport=transport, on_exec={"say": script})
+def test_exec(bench: Bench, transport: str) -> None:
+    client = bench(Container("c"), transport=transport, on_exec={"say": say(*OUTPUT, exit_code=3)})
     with client.exec("c", "say") as session:
         assert session.exit_code is None
-        assert way(session) == READ
+        assert read_frames(session) == READ
         assert session.exit_code == 3
         assert session.wait() == 3
 
 
-def test_logs(bench: Bench, transport: str, way: Way) -> None:
+def test_logs(bench: Bench, transport: str) -> None:
     client = bench(talker(state="exited"), transport=transport)
     with client.logs("c") as session:
-        assert way(session) == READ
+        assert read_copy(session) == READ
     with client.logs("c", stdout=False, tail=2) as session:
-        assert way(session) == (b"", b"err\n")
+        assert read_copy(session) == (b"", b"err\n")
 
 
 FAULTS = {
@@ -233,3 +243,768 @@ def test_what_makes_no_difference(bench: Bench, transport: str, fault: str, way:
     bench.engine.fault("attach", FAULTS[fault])
     with client.attach("c") as session:
         assert way(session) == READ
+
+
+# --- the end of the stream -------------------------------------------------------------------------------------------
+
+
+def before_and_fault(items: Any) -> tuple[list[Any], Exception]:
+    """Take items until one raises."""
+    seen = []
+    try:
+        for item in items:
+            seen.append(item)
+    except Exception as fault:
+        return seen, fault
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize("transport", ["unix", "tls 1.2", "tls 1.3"])
+def test_end_inside_a_frame(bench: Bench, transport: str) -> None:
+    client = bench(Container("c"), transport=transport, on_exec=SAYS)
+    bench.engine.fault("exec-start", Fault(cut=len(WIRE) - 2))
+    with client.exec("c", "say") as session:
+        seen, fault = before_and_fault(session)
+        assert isinstance(fault, TruncatedStreamError)
+        assert [tuple(frame) for frame in seen] == OUTPUT[:2]
+        with pytest.raises(TruncatedStreamError):
+            next(session)
+    with client.exec("c", "say") as session:
+        seen, fault = before_and_fault(session.chunks())
+        assert isinstance(fault, TruncatedStreamError)
+        assert joined(seen) == (b"out\nmor", b"err\n")
+    with client.exec("c", "say") as session:
+        with pytest.raises(TruncatedStreamError) as caught:
+            session.read_all()
+        assert joined(caught.value.chunks) == (b"out\nmor", b"err\n")
+    with client.exec("c", "say") as session:
+        stdout = bytearray()
+        with pytest.raises(TruncatedStreamError) as caught:
+            session.copy_to(stdout)
+        assert stdout == b"out\nmor"
+        assert caught.value.delivered.stdout_size == 7
+
+
+def test_end_inside_a_frame_is_ignored_where_it_is_asked(bench: Bench) -> None:
+    client = bench(Container("c"), on_exec=SAYS)
+    bench.engine.fault("exec-start", Fault(cut=len(WIRE) - 2))
+    for read in (read_chunks, read_all, read_copy):
+        with client.exec("c", "say", truncated="ignore") as session:
+            assert read(session) == (b"out\nmor", b"err\n")
+    with client.exec("c", "say", truncated="ignore") as session:
+        assert read_frames(session) == (b"out\n", b"err\n")
+
+
+def test_reset_inside_a_frame(bench: Bench) -> None:
+    client = bench(Container("c"), transport="tcp", on_exec=SAYS)
+    bench.engine.fault("exec-start", Fault(reset=len(WIRE) - 2, dribble=0.001))
+    for read in (iter, lambda session: session.chunks(), lambda session: session.lines()):
+        with client.exec("c", "say") as session:
+            seen, fault = before_and_fault(read(session))
+            assert isinstance(fault, ConnectionLostError)
+            assert fault.__cause__ is not fault
+            assert len(seen) >= 2
+            with pytest.raises(ConnectionLostError):
+                next(read(session))
+    with client.exec("c", "say") as session:
+        stdout = bytearray()
+        with pytest.raises(ConnectionLostError):
+            session.copy_to(stdout)
+        assert stdout.startswith(b"out\n")
+
+
+def test_reading_all_of_what_was_lost(bench: Bench) -> None:
+    client = bench(Container("c"), transport="tcp", on_exec=SAYS)
+    bench.engine.fault("exec-start", Fault(reset=len(WIRE) - 2, dribble=0.001))
+    with client.exec("c", "say") as session:
+        for _ in range(2):
+            with pytest.raises(ConnectionLostError) as caught:
+                session.read_all()
+            stdout, stderr = joined(caught.value.chunks)
+            assert (stdout[:4], stderr) == (b"out\n", b"err\n")
+
+
+@pytest.mark.parametrize("fault", [Fault(chunked=True, cut=20), Fault(chunked=True, reset=20, dribble=0.001)])
+def test_end_inside_a_body(bench: Bench, fault: Fault) -> None:
+    client = bench(Container("c"), transport="tcp", on_exec=SAYS)
+    bench.engine.fault("exec-start", fault)
+    with client.exec("c", "say") as session:
+        _, lost = before_and_fault(session.chunks())
+        assert isinstance(lost, ConnectionLostError)
+
+
+def test_connection_that_ends_without_a_word_of_tls(bench: Bench) -> None:
+    """Whoever cuts a TLS connection off is not taken for the engine."""
+    client = bench(Container("c"), transport="tls 1.3", on_exec=SAYS)
+    bench.engine.fault("exec-start", Fault(reset=len(WIRE), dribble=0.001))
+    with client.exec("c", "say") as session, pytest.raises(ConnectionLostError):
+        session.read_all()
+
+
+# --- what answers there are ------------------------------------------------------------------------------------------
+
+REFUSALS = {
+    400: BadRequestError,
+    401: EngineError,
+    403: EngineError,
+    404: NotFoundError,
+    409: ConflictError,
+    429: EngineError,
+    500: EngineError,
+    503: EngineError,
+}
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+@pytest.mark.parametrize("body", ["no", {"message": "no"}], ids=["text", "json"])
+def test_refusal(bench: Bench, status: int, body: object) -> None:
+    client = bench(talker())
+    for route, call in (
+        ("attach", lambda: client.attach("c")),
+        ("logs", lambda: client.logs("c")),
+        ("inspect", lambda: client.inspect("c")),
+    ):
+        bench.engine.fault(route, Fault(status=status, body=body))
+        with pytest.raises(REFUSALS[status]) as caught:
+            call()
+        assert type(caught.value) is REFUSALS[status]
+        assert (caught.value.status, caught.value.message) == (status, "no")
+
+
+def test_what_is_not_there(bench: Bench) -> None:
+    client = bench(Container("c"), Service("s"))
+    for call in (client.attach, client.logs, client.inspect, client.start, client.wait):
+        with pytest.raises(NotFoundError, match="nobody"):
+            call("nobody")
+    with pytest.raises(NotFoundError):
+        client.exec("nobody", "ls")
+    with pytest.raises(NotFoundError):
+        client.logs("nobody", of="service")
+    with client.exec("c", "nothing") as session:
+        assert b"not found" in session.read_all().stdout
+        assert session.exit_code in (126, 127)
+
+
+BAD_ANSWERS = {
+    "garbage": Fault(garbage=b"\x00\xffgarbage\r\n\r\n"),
+    "another protocol": Fault(garbage=b"220 ready\r\n\r\n"),
+    "endless head": Fault(endless_head=True),
+    "redirect": Fault(redirect="http://127.0.0.1:1/elsewhere"),
+    "redirect in place": Fault(redirect="/elsewhere"),
+    "too many interim answers": Fault(interim=(100,) * 40),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_ANSWERS)
+def test_bad_answer(bench: Bench, fault: str) -> None:
+    client = bench(talker())
+    for route, call in (("attach", lambda: client.attach("c")), ("inspect", lambda: client.inspect("c"))):
+        bench.engine.fault(route, BAD_ANSWERS[fault])
+        before = len(bench.engine.requests)
+        with pytest.raises(HandshakeError):
+            call()
+        assert len(bench.engine.requests) <= before + 2, "nothing is followed"
+    bench.engine.fault("ping", BAD_ANSWERS[fault])
+    with pytest.raises(HandshakeError):
+        bench.shell.connect(bench.engine.host)
+
+
+def test_no_answer(bench: Bench) -> None:
+    client = bench(talker(), timeout=0.1)
+    bench.engine.fault("attach", Fault(delay=60))
+    with pytest.raises(TimeoutError, match="did not answer in time"):
+        client.attach("c")
+    bench.engine.fault("inspect", Fault(garbage=b""))
+    with pytest.raises(ConnectionLostError):
+        client.inspect("c")
+    bench.engine.clear_faults()
+    bench.engine.fault("inspect", Fault(stall=10))
+    with pytest.raises(TimeoutError):
+        client.inspect("c")
+
+
+def test_head_that_does_not_come_to_an_end_in_time(bench: Bench) -> None:
+    """The time is the whole answer's, not that of each byte."""
+    client = bench(talker(), timeout=0.2)
+    bench.engine.fault("attach", Fault(head_pieces=100, head_delay=0.05))
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        client.attach("c")
+    assert time.monotonic() - began < 1
+
+
+def test_reset_in_place_of_an_answer(bench: Bench) -> None:
+    client = bench(talker(), transport="tcp")
+    bench.engine.fault("inspect", Fault(reset=0))
+    with pytest.raises(ConnectionLostError) as caught:
+        client.inspect("c")
+    assert caught.value.__cause__ is not caught.value
+
+
+def test_nobody_there(shell: Shell, tmp_path: Path) -> None:
+    for host in (f"unix://{tmp_path}/nothing", "tcp://127.0.0.1:1"):
+        with pytest.raises(ConnectionLostError, match="cannot connect"):
+            shell.connect(host)
+
+
+def test_server_that_is_not_trusted(bench: Bench, shell: Shell, certificates: Path) -> None:
+    bench(transport="tls 1.3")
+    with pytest.raises(ConnectionLostError, match=r"(?i)certificate"):
+        shell.connect(bench.engine.host, tls=True)
+    with pytest.raises((ConnectionLostError, HandshakeError)):
+        shell.connect(bench.engine.host, tls=False)
+
+
+# --- engines ---------------------------------------------------------------------------------------------------------
+
+ENGINES = [("docker", f"1.{minor}") for minor in (24, 30, 35, 41, 42, 44, 47, 51)]
+ENGINES += [("podman", version) for version in ("1.24", "1.40", "1.41", "1.44")]
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=" ".join)
+@pytest.mark.parametrize("tty", [False, True])
+def test_every_engine(bench: Bench, engine: tuple[str, str], tty: bool) -> None:
+    """What is framed and what is not is known, whatever the engine calls it."""
+    script = talker().script
+    containers = [Container(name, script, tty=tty) for name in ("attached", "followed")]
+    client = bench(*containers, flavor=engine[0], api_version=engine[1], on_exec={"say": script})
+    assert (client.is_podman, client.api_version) == (engine[0] == "podman", engine[1])
+    expected = (b"out\nerr\nmore\n", b"") if tty else READ
+    with client.attach("attached") as session:
+        assert (session.tty, session.stream_type) == (tty, "raw" if tty else "multiplexed")
+        assert session.read_all() == expected
+    with client.exec("followed", "say", tty=tty) as session:
+        assert session.read_all() == expected
+    with client.logs("followed", follow=True) as session:
+        assert session.read_all() == expected
+    with client.logs("followed", tty=tty) as session:
+        assert session.read_all() == expected
+
+
+@pytest.mark.parametrize("of", [Service, Task])
+@pytest.mark.parametrize("api_version", ["1.41", "1.45"])
+@pytest.mark.parametrize("tty", [False, True])
+def test_logs_of_swarms(bench: Bench, of: type[Container], api_version: str, tty: bool) -> None:
+    client = bench(of("c", output=OUTPUT, state="exited", tty=tty), api_version=api_version)
+    with client.logs("c", of=of.kind) as session:
+        assert session.read_all() == ((b"out\nerr\nmore\n", b"") if tty else READ)
+
+
+@pytest.mark.parametrize("status", [426, 505])
+def test_logs_where_http10_is_refused(bench: Bench, status: int) -> None:
+    client = bench(talker(state="exited"))
+    bench.engine.fault("logs", Fault(refuse_http10=status))
+    with client.logs("c") as session:
+        assert session.read_all() == READ
+    assert [request.http_version for request in bench.engine.requests if "/logs" in request.path] == ["1.0", "1.1"]
+
+
+def test_logs_whose_head_is_late(bench: Bench) -> None:
+    """Podman 4 answers when there is something to say."""
+    go = threading.Event()
+
+    def script(process: Process) -> None:
+        while not go.wait(0.01):
+            process.sleep(0)
+        for stream, data in OUTPUT:
+            process.write(data, stream)
+
+    client = bench(Container("c", script), flavor="podman", server_version="4.3.1", timeout=0.5)
+    with client.logs("c", follow=True) as session:
+        session.timeout = 0.6
+        with pytest.raises(TimeoutError):
+            session.read_all()
+        go.set()
+        session.timeout = None
+        assert session.read_all() == READ
+
+
+def test_late_head_may_be_a_refusal(bench: Bench) -> None:
+    client = bench(Container("c"), flavor="podman", server_version="4.3.1")
+    bench.engine.fault("logs", Fault(status=500, body={"message": "no log driver"}, delay=0.1))
+    with client.logs("c", follow=True) as session, pytest.raises(EngineError, match="no log driver"):
+        session.read_all()
+
+
+def test_timestamps_and_details(bench: Bench) -> None:
+    log = [(1, b"one\n", 1_795_235_766_532_584_213), (2, b"two\n", 1_795_235_767_000_000_000)]
+    client = bench(Container("c", state="exited", log=log, log_details={"k": "v"}))
+    with client.logs("c", timestamps=True, details=True) as session:
+        lines = list(session.lines())
+    assert [(line.stream, line.data, line.timestamp) for line in lines] == log_lines(log)
+    assert [line.details for line in lines] == [b"k=v", b"k=v"]
+    with client.logs("c", since=1_795_235_767) as session:
+        assert read_all(session) == (b"", b"two\n")
+    with client.logs("c", until="2026-11-21T04:36:06.6Z") as session:
+        assert read_all(session) == (b"one\n", b"")
+
+
+def log_lines(log: list[tuple[int, bytes, int]]) -> list[tuple[int, bytes, int]]:
+    return [(stream, data.rstrip(b"\n"), timestamp) for stream, data, timestamp in log]
+
+
+# --- states ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flavor", ["docker", "podman"])
+def test_states(bench: Bench, flavor: str) -> None:
+    containers = [Container(state, output=OUTPUT, state=state) for state in ("exited", "paused", "created")]  # type: ignore[arg-type]
+    client = bench(*containers, flavor=flavor)
+    for state in ("exited", "paused"):
+        with pytest.raises(ConflictError, match=state):
+            client.attach(state)
+    with client.attach("exited", stream=False, logs=True) as session:
+        assert session.read_all() == READ
+    for state in ("created", "exited"):
+        with client.attach(state, start=True) as session:
+            assert session.read_all() == READ
+            assert session.wait(5) == 0
+    with pytest.raises(ConflictError):
+        client.exec("exited", "ls")
+
+
+@pytest.mark.parametrize("flavor", ["docker", "podman"])
+def test_start_comes_behind_the_head(bench: Bench, flavor: str) -> None:
+    client = bench(talker(state="created"), flavor=flavor)
+    bench.engine.fault("attach", Fault(head_pieces=5, head_delay=0.02))
+    with client.attach("c", start=True) as session:
+        assert read_frames(session) == READ
+    asked = [request.path.rpartition("/")[2] for request in bench.engine.requests]
+    assert asked == ["_ping", "json", "attach", "wait", "start"]
+
+
+def test_start_of_what_runs(bench: Bench) -> None:
+    client = bench(reader())
+    client.start("c")
+    with client.attach("c", start=True, stdin=True) as session:
+        session.write(b"in")
+        session.close_stdin()
+        assert session.read_all() == (b"in", b"")
+        assert session.wait(5) == 0
+
+
+def test_start_that_fails(bench: Bench) -> None:
+    client = bench(talker(state="created"))
+    bench.engine.fault("start", Fault(status=500, body={"message": "no such image"}))
+    with pytest.raises(EngineError, match="no such image"):
+        client.attach("c", start=True)
+
+
+def test_exit_codes(bench: Bench) -> None:
+    def script(process: Process) -> int:
+        process.stdin.read(1)
+        process.write(b"bye")
+        return 42
+
+    client = bench(*(Container(name, script, open_stdin=True, auto_remove=name == "gone") for name in ("c", "gone")))
+    for name in ("c", "gone"):
+        with client.attach(name, stdin=True) as session:
+            with pytest.raises(TimeoutError):
+                session.wait(0.05)
+            assert session.exit_code is None
+            session.write(b"x")
+            assert session.read_all() == (b"bye", b"")
+            assert session.wait(5) == session.wait() == session.exit_code == 42
+    assert client.wait("c", timeout=5) == 42
+    with pytest.raises(NotFoundError):
+        client.inspect("gone")
+    with client.logs("c") as session, pytest.raises(ValueError, match="no exit"):
+        session.wait()
+
+
+def test_wait_of_the_engine(bench: Bench) -> None:
+    client = bench(Container("c", state="created"), Container("runs"))
+    assert client.wait("c") == 0
+    with pytest.raises(TimeoutError):
+        client.wait("runs", timeout=0.05)
+    with pytest.raises(ValueError, match="not a condition"):
+        client.wait("c", "gone")
+    join = in_thread(lambda: client.wait("runs", timeout=5))
+    time.sleep(0.05)
+    client.kill("runs", "TERM")
+    assert join(5) == 143
+
+
+def test_wait_after_close(bench: Bench) -> None:
+    client = bench(talker())
+    with client.attach("c") as session:
+        assert session.read_all() == READ
+    assert session.wait(5) == 0
+
+
+def test_wait_that_ends_with_the_session_or_the_engine(bench: Bench) -> None:
+    client = bench(Container("c"))
+    session = client.attach("c")
+    join = in_thread(session.wait)
+    time.sleep(0.1)
+    session.close()
+    with pytest.raises((ConnectionLostError, ValueError)):
+        join(1)
+    with client.attach("c") as session:
+        join = in_thread(session.wait)
+        time.sleep(0.1)
+        bench.engine.close()
+        with pytest.raises(ConnectionLostError):
+            join(5)
+
+
+def test_detach(bench: Bench) -> None:
+    client = bench(Container("c", cat, open_stdin=True, tty=True))
+    with client.attach("c", stdin=True, detach_keys="ctrl-a,b") as session:
+        session.write(b"in")
+        assert next(session) == Frame(Stream.STDOUT, b"in")
+        session.write(b"\x01b")
+        read_frames(session)
+    assert client.inspect("c")["State"]["Running"]
+    with pytest.raises(BadRequestError):
+        client.attach("c", detach_keys="nonsense")
+
+
+def test_resize(bench: Bench) -> None:
+    def script(process: Process) -> None:
+        process.write(b"%d %d" % process.wait_for_resize(5))
+
+    client = bench(Container("c", script, tty=True), on_exec={"size": script})
+    with client.attach("c") as session:
+        session.resize(24, 80)
+        assert session.read_all() == (b"24 80", b"")
+    with pytest.raises(ConflictError):
+        client.resize("c", 1, 2)
+    client = bench(Container("c", tty=True), on_exec={"size": script})
+    for size in (None, (7, 9)):
+        with client.exec("c", "size", tty=True, size=size) as session:
+            if size is None:
+                session.resize(7, 9)
+            assert session.read_all() == (b"7 9", b"")
+
+
+def test_anything_else(bench: Bench) -> None:
+    client = bench(Container("c"))
+    assert client.request("GET", "/version").json()["ApiVersion"] == client.api_version
+    assert client.request("POST", "/containers/c/kill", query={"signal": "TERM"}).status == 204
+    assert client.request("POST", "/containers/c/stop").status == 304
+    with pytest.raises(NotFoundError):
+        client.request("GET", "/nothing")
+
+
+# --- waiting, going on, giving up ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["unix", "tls 1.2", "tls 1.3"])
+@pytest.mark.parametrize("offset", [3, 8, 10, len(WIRE) - 1])
+def test_timeout_loses_nothing(bench: Bench, transport: str, offset: int, way: Way) -> None:
+    client = bench(talker(), transport=transport)
+    bench.engine.fault("attach", Fault(stall=offset))
+    items: Any = None
+    seen: list[Any] = []
+    with client.attach("c") as session:
+        session.timeout = 0.02
+        if way in (read_all, read_copy):
+            stdout, stderr = bytearray(), bytearray()
+            for _ in range(2):
+                with pytest.raises(TimeoutError):
+                    session.read_all() if way is read_all else session.copy_to(stdout, stderr)
+            bench.engine.release()
+            session.timeout = 5
+            if way is read_all:
+                assert session.read_all() == READ
+            else:
+                session.copy_to(stdout, stderr)
+                assert (stdout, stderr) == READ
+            return
+        items = session if way is read_frames else session.chunks() if way is read_chunks else session.lines()
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                while True:
+                    seen.append(next(items))
+        bench.engine.release()
+        session.timeout = 5
+        seen += items
+        assert joined(seen if way is not read_lines else ((line.stream, line.data + b"\n") for line in seen)) == READ
+
+
+def test_ways_of_payload_follow_one_another(bench: Bench) -> None:
+    client = bench(talker())
+    with client.attach("c") as session:
+        stream, first = next(session.chunks())
+        stdout, stderr = bytearray(first), bytearray()
+        assert stream == Stream.STDOUT
+        session.copy_to(stdout, stderr)
+        assert (stdout, stderr) == READ
+        assert session.read_all() == (b"", b"")
+        assert list(session.chunks()) == []
+
+
+def test_ways_of_reading_do_not_mix(bench: Bench) -> None:
+    client = bench(Container("c", cat))
+    ways = {
+        "frames": lambda session: next(session),
+        "lines": lambda session: session.lines(),
+        "batches": lambda session: session.batches(),
+        "payload": lambda session: session.chunks(),
+    }
+    for chosen in ways:
+        with client.attach("c") as session:
+            session.timeout = 0.01
+            try:
+                ways[chosen](session)
+            except TimeoutError:
+                pass
+            for other in ways:
+                if other != chosen:
+                    with pytest.raises(RuntimeError, match=chosen):
+                        ways[other](session)
+            if chosen != "payload":
+                for read in (session.read_all, lambda: session.copy_to(None)):
+                    with pytest.raises(RuntimeError):
+                        read()
+
+
+class Stubborn:
+    """A sink that refuses so many writes, after so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.data = bytearray()
+
+    def write(self, data: Any) -> int:
+        if len(self.data) + len(data) > self.room:
+            self.room = 1 << 30
+            raise OSError(28, "No space left on device")
+        self.data += data
+        return len(data)
+
+
+@pytest.mark.parametrize("room", [0, 4, 5])
+def test_sink_that_fails_and_goes_on(bench: Bench, room: int) -> None:
+    client = bench(talker())
+    with client.attach("c") as session:
+        stdout, stderr = Stubborn(room), bytearray()
+        with pytest.raises(SinkError, match="No space") as caught:
+            session.copy_to(stdout, stderr)
+        for stream, payload in caught.value.undelivered:
+            (stderr if stream == Stream.STDERR else stdout.data).extend(payload)
+        session.copy_to(stdout, stderr)
+        assert (stdout.data, stderr) == READ
+
+
+ENDLESS = {"yes": lambda process: [process.write(b"y\n" * 10_000) for _ in iter(int, 1)] and None}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("call", [next, read_frames, read_chunks, read_lines, read_copy, read_all])
+def test_close_ends_a_read(bench: Bench, transport: str, call: Callable[[Any], Any]) -> None:
+    client = bench(Container("c"), transport=transport)
+    session = client.attach("c")
+    join = in_thread(lambda: call(session))
+    time.sleep(0.03)
+    session.close()
+    if call is next:
+        with pytest.raises(StopIteration):
+            join(1)
+    else:
+        assert join(1) == (b"", b"")
+
+
+@pytest.mark.parametrize("transport", ["unix", "tls 1.3"])
+@pytest.mark.parametrize("call", [read_frames, read_chunks, read_lines, read_copy, read_all])
+def test_close_ends_a_read_of_much(bench: Bench, transport: str, call: Callable[[Any], Any]) -> None:
+    client = bench(Container("c"), transport=transport, on_exec=ENDLESS)
+    session = client.exec("c", "yes")
+    join = in_thread(lambda: call(session))
+    time.sleep(0.03)
+    session.close()
+    stdout, _ = join(1)
+    assert set(stdout) <= set(b"y\n")
+    bench.engine.find("container", "c").kill()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_close_ends_a_write(bench: Bench, transport: str) -> None:
+    client = bench(Container("c", lambda process: process.sleep(), open_stdin=True), transport=transport)
+    session = client.attach("c", stdin=True)
+    join = in_thread(lambda: session.write(bytes(30_000_000)))
+    time.sleep(0.1)
+    session.close()
+    with pytest.raises((ConnectionLostError, ValueError)):
+        join(1)
+
+
+def test_use_after_close(bench: Bench) -> None:
+    client = bench(Container("c", cat, open_stdin=True, stdin_once=True))
+    session = client.attach("c", stdin=True)
+    session.close()
+    session.close()
+    assert session.closed
+    assert "closed" in repr(session)
+    for use in (lambda: session.write(b"x"), session.close_stdin):
+        with pytest.raises(ValueError, match="closed"):
+            use()
+    assert session.read_all() == (b"", b"")
+    assert list(session.chunks()) == []
+    assert session.exit_code is None
+
+
+def test_no_stdin(bench: Bench) -> None:
+    client = bench(reader())
+    with client.attach("c") as session:
+        for use in (lambda: session.write(b"x"), session.close_stdin):
+            with pytest.raises(ValueError, match="no stdin"):
+                use()
+
+
+def test_writing_to_what_has_ended(bench: Bench) -> None:
+    client = bench(Container("c", output=OUTPUT, open_stdin=True))
+    with client.attach("c", stdin=True) as session:
+        assert session.read_all() == READ
+        with pytest.raises(ConnectionLostError):
+            session.write(b"x")
+
+
+# --- stdin -----------------------------------------------------------------------------------------------------------
+
+MUCH = os.urandom(1000) * 10_000
+
+
+@pytest.mark.parametrize("way_in", ["attach", "exec", "websocket"])
+def test_stdin(bench: Bench, transport: str, way_in: str) -> None:
+    client = bench(reader(), transport=transport, on_exec={"cat": cat})
+    if way_in == "exec":
+        session = client.exec("c", "cat", stdin=True)
+    else:
+        session = client.attach("c", stdin=True, via="hijack" if way_in == "attach" else way_in)
+    with session:
+        assert session.write(b"one\n") == 4
+        assert next(session) == Frame(Stream.STDOUT, b"one\n")
+        assert session.write(bytearray(b"two\n")) == session.write(memoryview(b"six\n")) == 4
+        assert session.write(b"") == 0
+        session.close_stdin()
+        session.close_stdin()
+        with pytest.raises(ValueError, match="stdin is closed"):
+            session.write(b"x")
+        assert read_frames(session) == (b"two\nsix\n", b"")
+
+
+@pytest.mark.parametrize("via", ["hijack", "websocket"])
+def test_writing_while_reading(bench: Bench, transport: str, via: str) -> None:
+    client = bench(reader(), transport=transport)
+    with client.attach("c", stdin=True, via=via) as session:
+
+        def feed() -> None:
+            assert session.write(MUCH) == len(MUCH)
+            session.close_stdin()
+
+        join = in_thread(feed)
+        stdout, stderr = session.read_all()
+        join(5)
+    assert stdout == MUCH
+    assert stderr == b""
+
+
+@pytest.mark.parametrize("via", ["hijack", "websocket"])
+def test_timeout_of_a_write(bench: Bench, transport: str, via: str) -> None:
+    """What was taken counts, and the rest can be written on."""
+    go = threading.Event()
+
+    def script(process: Process) -> None:
+        while not go.wait(0.01):
+            process.sleep(0)
+        cat(process)
+
+    client = bench(Container("c", script, open_stdin=True, stdin_once=True), transport=transport)
+    data = MUCH[:2_000_000]
+    with client.attach("c", stdin=True, via=via) as session:
+        session.timeout = 0.05
+        written = 0
+        for _ in range(3):
+            with pytest.raises(TimeoutError) as caught:
+                session.write(data[written:])
+            written += caught.value.characters_written
+        assert written <= len(data)
+        go.set()
+        session.timeout = 10
+
+        def feed() -> None:
+            session.write(data[written:])
+            session.close_stdin()
+
+        join = in_thread(feed)
+        assert session.read_all().stdout == data
+        join(5)
+
+
+@pytest.mark.parametrize("flavor", ["docker", "podman"])
+def test_half_close_that_does_not_reach_the_container(bench: Bench, flavor: str) -> None:
+    client = bench(Container("c", cat, open_stdin=True, tty=True), flavor=flavor)
+    with client.attach("c", stdin=True) as session:
+        assert session.closes_stdin is False
+        with pytest.warns(RuntimeWarning, match="does not pass the end of stdin on"):
+            session.close_stdin()
+
+
+def test_websocket(bench: Bench, transport: str, way: Way) -> None:
+    pytest.importorskip("websockets")
+    client = bench(talker(), transport=transport)
+    with client.attach("c", via="websocket") as session:
+        assert session.stream_type == "raw"
+        assert way(session) == (b"out\nerr\nmore\n", b"")
+
+
+# --- many, much, and nothing left ------------------------------------------------------------------------------------
+
+
+def test_who_does_not_read_holds_the_container_up(bench: Bench, transport: str) -> None:
+    written = 0
+
+    def script(process: Process) -> None:
+        nonlocal written
+        while True:
+            process.write(bytes(30_000))
+            written += 30_000
+
+    client = bench(Container("c", script), transport=transport)
+    with client.attach("c") as session:
+        taken = len(next(session.chunks())[1])
+        seen = -1
+        while seen != written:
+            seen = written
+            time.sleep(0.1)
+        assert written < 10_000_000
+        for _, payload in session.chunks():
+            taken += len(payload)
+            if taken > 2 * seen:
+                break
+    bench.engine.find("container", "c").kill()
+
+
+def test_many_sessions_at_once(bench: Bench) -> None:
+    client = bench(*(Container(f"c{i}", output=[b"%d\n" % i] * 10) for i in range(50)))
+    sessions = [client.attach(f"c{i}") for i in range(50)]
+    joins = [in_thread(session.read_all) for session in sessions]
+    for i, join in enumerate(joins):
+        assert join(20) == (b"%d\n" % i * 10, b"")
+    for session in sessions:
+        session.close()
+
+
+@pytest.mark.parametrize("transport", ["unix", "tls 1.3"])
+@pytest.mark.parametrize("use", [lambda _: None, next, lambda session: session.write(b"x")])
+def test_forgotten_sessions(bench: Bench, transport: str, use: Callable[[Any], Any]) -> None:
+    """The garbage collector closes them, and says so, as it does of files."""
+    containers = [Container(f"c{i}", lambda p: [p.write(b"x"), p.sleep()][0], open_stdin=True) for i in range(5)]
+    client = bench(*containers, transport=transport)
+    before = descriptors()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for i in range(5):
+            use(client.attach(f"c{i}", stdin=True))
+        for _ in range(3):
+            bench.shell.settle()
+            gc.collect()
+        deadline = time.monotonic() + 2
+        while len(bench.engine._wires) and time.monotonic() < deadline:
+            bench.shell.settle()
+            gc.collect()
+            time.sleep(0.01)
+        assert len(bench.engine._wires) == 0
+    assert descriptors() <= before
