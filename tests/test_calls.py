@@ -107,7 +107,7 @@ class FakeEngine:
         return Front(self, api).logs("c", **options)
 
 
-class Front(EngineBase[Opened]):
+class Front(EngineBase[Opened, Any]):
     """What users call, with its defaults."""
 
     def __init__(self, engine: FakeEngine, api: Api) -> None:

@@ -32,7 +32,6 @@ from muxframe.errors import (
 )
 from muxframe.testing import Container, Fault, LoopbackEngine, Process, Service, Task, cat, say
 
-
 TRANSPORTS = ["unix", "tcp", *(f"tls {version}" for version in VERSIONS)]
 OUTPUT = [(1, b"out\n"), (2, b"err\n"), (1, b"more\n")]
 WIRE = b"".join(bytes(pack_frame(Stream(stream), payload)) for stream, payload in OUTPUT)

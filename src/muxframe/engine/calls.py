@@ -354,8 +354,8 @@ def attach(
             waiting = yield from _start_waited(api, path)
         elif _member(info, "HostConfig").get("AutoRemove") and api.version >= (1, 30):  # or nobody is left to ask
             # Podman looks for what it has removed; with Docker there may be no next exit
-            query = {} if api.podman is None else {"condition": "next-exit"}
-            waiting = yield Open(api.request("POST", f"{path}/wait", query=query))
+            condition = {} if api.podman is None else {"condition": "next-exit"}
+            waiting = yield Open(api.request("POST", f"{path}/wait", query=condition))
     except BaseException:
         link.close()
         raise
