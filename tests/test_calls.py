@@ -14,7 +14,7 @@ import pytest
 
 from muxframe.engine import calls
 from muxframe.engine.base import EngineBase
-from muxframe.engine.calls import Api, Call, Opened, Read, Sleep
+from muxframe.engine.calls import Api, Call, Opened, Read, Sleep, Write
 from muxframe.engine.endpoint import Endpoint, parse_endpoint
 from muxframe.engine.handshake import Body, Request, Response
 from muxframe.engine.parameters import environment, moment, quoted_name, tail_of
@@ -81,6 +81,7 @@ class FakeEngine:
         if isinstance(step, Read):
             self.asked.append("read")
             return self._answers["read"]
+        assert not isinstance(step, Write)
         name = step.request.path.rpartition("/")[2]
         self.asked.append(f"{type(step).__name__.lower()} {step.request.method} {step.request.path}")
         self.requests.append(step.request)

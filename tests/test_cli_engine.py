@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_live import ENGINES, IMAGE, engine_host
+from live import ENGINES, IMAGE, engine_host
 
 import muxframe.engine
 from muxframe.testing import Container, Fault, LoopbackEngine, Process, cat, say
