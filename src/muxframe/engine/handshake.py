@@ -234,6 +234,7 @@ class Conversation:
     def __init__(self) -> None:
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_SIZE)
         self._wants_stream = False
+        self._has_ended = False
         self._interim = 0
         self._body: list[bytes] = []
         self._body_size = 0
@@ -248,7 +249,8 @@ class Conversation:
     @property
     def is_reusable(self) -> bool:
         """Say whether another request can be sent on the connection."""
-        return self.is_complete and self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE
+        states = self._connection.our_state, self._connection.their_state
+        return self.is_complete and not self._has_ended and states == (h11.DONE, h11.DONE)
 
     @property
     def response(self) -> Response:
@@ -299,6 +301,7 @@ class Conversation:
             HandshakeError: this is no HTTP, or has no end.
             ConnectionLostError: the connection ended before the answer did.
         """
+        self._has_ended = not data
         try:
             self._connection.receive_data(bytes(data))
             while not self.is_complete and not self.is_stream:
