@@ -9,6 +9,26 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
+from runtime import (
+    ALL,
+    CLOSE,
+    CONT,
+    DATA,
+    PING,
+    PONG,
+    SUCCESS,
+    TEXT,
+    V1,
+    V1_BASE64,
+    V4,
+    V4_BASE64,
+    V5,
+    close,
+    heard,
+    message,
+    said,
+    ws,
+)
 
 import muxframe
 from muxframe import BadRequestError, ConnectionLostError, DaemonError, Demuxer, UnknownStreamError
@@ -19,58 +39,7 @@ from muxframe.cri import channel
 from muxframe.cri.channel import ChannelBody
 from muxframe.engine import websocket
 
-V5, V4, V1 = "v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"
-V4_BASE64, V1_BASE64 = "v4.base64.channel.k8s.io", "base64.channel.k8s.io"
-ALL = (V5, V4, V1, V4_BASE64, V1_BASE64)
 BINARY = (V5, V4, V1)
-
-CONT, TEXT, DATA, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-
-SUCCESS = b'{"metadata":{},"status":"Success"}'
-
-
-# --- the other side, by hand -----------------------------------------------------------------------------------------
-
-
-def ws(data: bytes, opcode: int = DATA, *, fin: bool = True) -> bytes:
-    """Make a frame as a server sends it."""
-    size = len(data)
-    if size < 126:
-        head = bytes([size])
-    elif size < 65536:
-        head = b"\x7e" + size.to_bytes(2, "big")
-    else:
-        head = b"\x7f" + size.to_bytes(8, "big")
-    return bytes([opcode | (0x80 if fin else 0)]) + head + data
-
-
-def close(code: int | None = 1000, reason: str = "") -> bytes:
-    return ws(b"" if code is None else code.to_bytes(2, "big") + reason.encode(), CLOSE)
-
-
-def message(protocol: str, number: int, data: bytes) -> bytes:
-    """Make what a message holds."""
-    if "base64" in protocol:
-        return str(number).encode() + base64.b64encode(data)
-    return bytes([number]) + data
-
-
-def said(protocol: str, number: int, data: bytes) -> bytes:
-    return ws(message(protocol, number, data), TEXT if "base64" in protocol else DATA)
-
-
-def heard(wire: bytes) -> Iterator[tuple[int, bytes]]:
-    """Take what a client sends apart: (opcode, data). Everything must be masked and whole."""
-    while wire:
-        opcode, size = wire[0], wire[1]
-        assert opcode & 0x80 and size & 0x80
-        size &= 0x7F
-        start = {126: 4, 127: 10}.get(size, 2)
-        size = int.from_bytes(wire[2:start], "big") if size > 125 else size
-        mask, data = wire[start : start + 4], wire[start + 4 : start + 4 + size]
-        assert len(data) == size
-        yield opcode & 0x0F, bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
-        wire = wire[start + 4 + size :]
 
 
 def run(body: ChannelBody, pieces: Iterable[bytes]) -> tuple[bytes, bytes]:

@@ -152,12 +152,13 @@ class _Run(Run):
             await _done(call)
             return call.result()
         except RpcError as error:
-            raise refusal(error) from error
+            raise refusal(error) from None
 
     def close(self) -> None:
         super().close()
         if self._caller is not None:
             self._caller.close()
+            self._caller = None
 
 
 async def _done(call: Any) -> None:

@@ -150,9 +150,10 @@ class _Run(Run):
         try:
             return self._caller.begin(step.path, step.message, deadline.left()).result()
         except RpcError as error:
-            raise refusal(error) from error
+            raise refusal(error) from None
 
     def close(self) -> None:
         super().close()
         if self._caller is not None:
             self._caller.close()
+            self._caller = None
