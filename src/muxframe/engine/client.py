@@ -57,7 +57,8 @@ def connect(
             ca.pem, cert.pem and key.pem, an ssl.SSLContext is used as it is, False is none. None: as environment,
             context or scheme say.
         api_version: speak this one ("1.41"); None takes DOCKER_API_VERSION or the newest that both know.
-        auth: called with each Request, returns headers to add: for proxies that want a token or a signature.
+        auth: called with each Request, as it is sent, returns headers to add: for proxies that want a token or a
+            signature (`muxframe.engine.hyper.HyperAuth`).
         timeout: seconds for connecting and for each answer that is not a stream; None waits for ever.
 
     Raises:
