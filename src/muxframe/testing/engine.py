@@ -124,7 +124,7 @@ class LoopbackEngine:
             ValueError: its name is taken, or it has been added before.
         """
         with self._lock:
-            if self.find(container.kind, container.name) is not None:
+            if any((each.kind, each.name) == (container.kind, container.name) for each in self._containers):
                 raise ValueError(f"there is a {container.kind} {container.name!r}")
             self._containers.append(container)
         container.bind(self)
