@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import warnings
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -787,6 +788,7 @@ class Session(SessionBase):
     def __init__(self, engine: Shell, opened: Opened, max_frame_size: int | None, truncated: Truncated) -> None:
         super().__init__(opened)
         self._engine = engine
+        self._loop = asyncio.get_running_loop()
         self._link: Link = opened.link
         self._link.has_stdin = opened.has_stdin
         self._demuxer = Demuxer(raw=opened.is_raw)
@@ -995,6 +997,14 @@ class Session(SessionBase):
         """Wait until the connection is gone, after `close`."""
         for link in self._opened.links():
             await link.wait_closed()
+
+    def __del__(self) -> None:
+        """Close what was forgotten: the loop holds the connection, and would read it as long as the container runs."""
+        if self._link.is_closed:
+            return
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._opened.close)
 
 
 class _Items(Generic[C]):
