@@ -163,6 +163,8 @@ class Reader(asyncio.BufferedProtocol, Generic[T]):
         if self._transport is None:
             await self._connect()
         if not self._waiting and self._fault is None and not self._is_over:
+            if self._wakeup is not None:
+                raise RuntimeError("another task reads this already")
             self._wakeup = asyncio.get_running_loop().create_future()
             try:
                 async with asyncio.timeout(self.timeout):
