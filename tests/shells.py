@@ -62,11 +62,17 @@ def new_loop(name: str, *, debug: bool = False) -> asyncio.AbstractEventLoop:
 def in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> Any:
     """Call a function in a loop, await what it returns where that can be awaited, and return what comes of it."""
 
-    async def call() -> Any:
-        result = function()
-        return (await result) if inspect.isawaitable(result) else result
+    async def call() -> tuple[Any, BaseException | None]:
+        try:
+            result = function()
+            return (await result) if inspect.isawaitable(result) else result, None
+        except BaseException as error:  # the way out through a future would change some
+            return None, error
 
-    return asyncio.run_coroutine_threadsafe(call(), loop).result(60)
+    result, error = asyncio.run_coroutine_threadsafe(call(), loop).result(60)
+    if error is not None:
+        raise error
+    return result
 
 
 class InLoop:
@@ -87,6 +93,9 @@ class InLoop:
         if not callable(value):
             return value
         return lambda *args, **options: self._call(lambda: value(*args, **options))
+
+    def __repr__(self) -> str:
+        return repr(self.target)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self.target, name, value)
