@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         with Guidance(
             session, has_stdin=arguments.interactive, keys=arguments.detach_keys and arguments.detach_keys[1]
         ) as guidance:
+            guidance.send_size()
             output.deliver(session)
         return exit_code(session, guidance, "command")
 

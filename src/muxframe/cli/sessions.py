@@ -34,6 +34,9 @@ FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 #: Seconds within which a second interrupt is meant for this process, not for the container.
 INSISTENCE = 2.0
 
+#: Seconds between attempts to tell a size.
+RESIZE_DELAYS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+
 #: Seconds after the end of the output in which the exit is expected; after that what was running still does.
 EXIT_PATIENCE = 2.0
 
@@ -177,15 +180,23 @@ class Guidance:
         if size is not None:
             height, width = size
             if redraw:
-                self._requests.put(lambda: self._session.resize(height + 1, width + 1))
-            self._requests.put(lambda: self._session.resize(height, width))
+                self._requests.put(lambda: self._resize(height + 1, width + 1))
+            self._requests.put(lambda: self._resize(height, width))
+
+    def _resize(self, height: int, width: int) -> None:
+        """Try until there is a TTY: an engine may be about to start what has it."""
+        for delay in RESIZE_DELAYS:
+            try:
+                return self._session.resize(height, width)
+            except EngineError:
+                time.sleep(delay)
 
     def _serve_requests(self) -> None:
         """Ask the engine, apart from all that must not wait for it."""
         while (request := self._requests.get()) is not None:
             try:
                 request()
-            except (EngineError, OSError) as error:  # nothing runs yet, or any more: then it does not matter
+            except (EngineError, OSError) as error:  # nothing runs any more: then it does not matter
                 if not self._session.tty and not isinstance(error, (ConflictError, NotFoundError)):
                     complain(str(error))
 
