@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib
 import importlib.machinery
 import importlib.util
 import re
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from servers import end, serving, tcp_listener
+from shells import InLoop, Shell
 
 ALL = (
     "v5.channel.k8s.io",
@@ -48,6 +50,19 @@ def _load_cri() -> Any:
 
 
 cri = _load_cri()
+
+
+@contextmanager
+def cri_shell(name: str) -> Iterator[Any]:
+    """Give muxframe.cri, or muxframe.cri.aio to be called without await."""
+    shell = Shell(name)
+    try:
+        if shell.loop is None:
+            yield importlib.import_module("muxframe.cri")
+        else:
+            yield InLoop(shell.loop, importlib.import_module("muxframe.cri.aio"))
+    finally:
+        shell.close()
 
 
 # --- WebSocket frames ------------------------------------------------------------------------------------------------

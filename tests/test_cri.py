@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import inspect
 import os
@@ -33,6 +32,7 @@ from runtime import (
     Streams,
     close,
     cri,
+    cri_shell,
     silent,
     ws,
 )
@@ -57,73 +57,15 @@ if not hasattr(socket, "AF_UNIX"):
 from muxframe.cri import messages, rpc
 
 
-class Facade:
-    """What asyncio offers, as if it blocked: every awaitable is run, in a loop of another thread."""
-
-    def __init__(self, target: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self.target = target
-        self._loop = loop
-
-    def __getattr__(self, name: str) -> Any:
-        return self._wrapped(getattr(self.target, name))
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("target", "_loop"):
-            object.__setattr__(self, name, value)
-        else:
-            setattr(self.target, name, value)
-
-    def _wrapped(self, value: Any) -> Any:
-        if inspect.isawaitable(value):
-            return self._wrapped(self._run(value))
-        if callable(value) and not isinstance(value, type):
-            return lambda *args, **options: self._wrapped(self._called(value, args, options))
-        kind = type(value).__module__
-        return Facade(value, self._loop) if kind.startswith("muxframe.") and kind.endswith("aio") else value
-
-    def _called(self, function: Any, args: Any, options: Any) -> Any:
-        async def call() -> Any:
-            result = function(*args, **options)
-            return await result if inspect.isawaitable(result) else result
-
-        return self._run(call())
-
-    def _run(self, awaitable: Any) -> Any:
-        async def wait() -> Any:
-            return await awaitable
-
-        return asyncio.run_coroutine_threadsafe(wait(), self._loop).result(60)
-
-    def __repr__(self) -> str:
-        return repr(self.target)
-
-    def __enter__(self) -> Facade:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._called(self.target.__aexit__, error, {})
-
-    def __iter__(self) -> Iterator[Any]:
-        while True:
-            try:
-                yield self._called(anext, (self.target,), {})
-            except StopAsyncIteration:
-                return
-
-
 @pytest.fixture(params=["blocking", "asyncio"])
 def shell(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """muxframe.cri, or muxframe.cri.aio as if it blocked."""
-    if request.param == "blocking":
-        yield importlib.import_module("muxframe.cri")
-        return
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    yield Facade(importlib.import_module("muxframe.cri.aio"), loop)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    """muxframe.cri, or muxframe.cri.aio to be called without await."""
+    with cri_shell(request.param) as module:
+        yield module
+
+
+def shown(value: Any) -> str:
+    return repr(getattr(value, "target", value))
 
 
 @pytest.fixture
@@ -214,7 +156,7 @@ def test_version_and_containers(shell: Any, runtime: Runtime, apis: tuple[str, .
     assert runtime.asked("ListContainers") == [{1: [cri.encode([(2, [(1, 1)])])]}, {}]
     assert {api for api, _, _ in runtime.calls} == {apis[0]}
     assert connected.host == runtime.endpoint
-    assert repr(connected) == f"<Runtime {runtime.endpoint} containerd 1.2.3 {apis[0]}>"
+    assert shown(connected) == f"<Runtime {runtime.endpoint} containerd 1.2.3 {apis[0]}>"
 
 
 def test_no_cri(shell: Any, runtime: Runtime) -> None:
@@ -714,7 +656,7 @@ def test_timeout_leaves_the_session_usable(shell: Any, runtime: Runtime) -> None
 def test_nothing_secret_is_shown(shell: Any, runtime: Runtime) -> None:
     session = shell.attach(runtime.endpoint, "abc", tty=False)
     assert "SECRET" in runtime.opened[0].path
-    assert "SECRET" not in repr(session) + repr(shell.connect(runtime.endpoint))
+    assert "SECRET" not in shown(session) + shown(shell.connect(runtime.endpoint))
     session.close()
     runtime._url = "http://127.0.0.1:1"
     with pytest.raises(ConnectionLostError) as caught:
