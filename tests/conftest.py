@@ -15,6 +15,20 @@ from typing import Any
 
 import pytest
 
+#: What goes on above the frame core, and is the same on both backends: its tests get the marker `shells`.
+SHELLS = (
+    ["calls", "channel", "cli_engine", "cri", "dial", "endpoint", "engine", "follow", "fuzz_handshake", "gather"]
+    + ["handshake", "hyper", "ingest_sinks", "live_aio", "live_cri", "live_engine", "live_ingest", "testing"]
+    + ["testing_recorded", "tls"]
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of shells."""
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SHELLS:
+            item.add_marker("shells")
+
 
 @pytest.fixture(params=["python", "cython"])
 def core(request: pytest.FixtureRequest) -> Any:
