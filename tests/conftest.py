@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 #: What goes on above the frame core, and is the same on both backends: its tests get the marker `shells`.
-SHELLS = (
-    ["calls", "channel", "cli_engine", "cri", "dial", "endpoint", "engine", "follow", "fuzz_handshake", "gather"]
-    + ["handshake", "hyper", "ingest_sinks", "live_aio", "live_cri", "live_engine", "live_ingest", "testing"]
-    + ["testing_recorded", "tls"]
-)
+SHELLS = {
+    "calls", "channel", "cli_engine", "cri", "dial", "endpoint", "engine", "follow", "fuzz_handshake",
+    "gather", "handshake", "hyper", "ingest_sinks", "live_aio", "live_cri", "live_engine", "live_ingest",
+    "testing", "testing_recorded", "tls",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -102,7 +102,8 @@ def test_attach_and_exec() -> None:
         with hyper.exec(engine.add(Container("third")).name, "ls") as session:
             assert session.read_all() == (b"a b\n", b"")
             assert session.exit_code == 3
-        assert hyper.request("GET", "/containers/other/json", query={"z": '{"name":["a b/+"]}', "all": ""}).status == 200
+        odd = {"z": '{"name":["a b/+"]}', "all": ""}
+        assert hyper.request("GET", "/containers/other/json", query=odd).status == 200
         assert engine.verified == len(engine.requests) > 5
 
 
