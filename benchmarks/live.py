@@ -43,6 +43,14 @@ host, container, path = sys.argv[1:]
 with muxframe.connect(host).logs(container) as session, open(path, "wb", 0) as sink:
     session.copy_to(sink, sink)
 """
+LINES_OF = """
+import sys, muxframe
+host, container, path = sys.argv[1:]
+with muxframe.connect(host).logs(container, timestamps=True) as session, open(path, "wb") as sink:
+    for line in session.lines():
+        assert line.timestamp
+        sink.write(line.data + b"\\n")
+"""
 AIO = """
 import asyncio, sys, muxframe.aio
 async def main(host, container, path):
@@ -130,6 +138,7 @@ def clients(host: str, name: str) -> dict[str, list[str]]:
         "curl": curl,
         "muxframe": [*python, MUXFRAME, host, name],
         "muxframe.aio": [*python, AIO, host, name],
+        "muxframe, lines with timestamps": [*python, LINES_OF, host, name],
         "docker-py": [*python, DOCKER_PY, host, name],
     }
 

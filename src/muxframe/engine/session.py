@@ -5,7 +5,9 @@ What they mean is decided in handshake.py (up to the stream) and in the frame co
 
 from __future__ import annotations
 
+import select
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["Link", "Session"]
 
 RECEIVE_SIZE = 64 * 1024
+
+LITTLE = 64 * 1024  #: bytes of one read, after which the next waits for more where a session has a delay
 
 T = TypeVar("T")
 
@@ -121,6 +125,15 @@ class Link(Source):
             raise lost(error) from error
         self.is_over = not size
         return size
+
+    def has_more(self) -> bool:
+        """Say whether something is there to be received, where that is easily known."""
+        descriptor = self.descriptor
+        if descriptor is None:
+            return False
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
 
     def read_rest(self, deadline: Deadline) -> bytes:
         """Read to the end; what has come before a timeout is there for the next call."""
@@ -268,6 +281,7 @@ class Session(SessionBase):
         self._waiting: deque[Chunk] = deque()  # decoded and not taken yet
         self._collected = (bytearray(), bytearray())  # by read_all, if it was interrupted
         self._reading = threading.Lock()
+        self._got_little = False  # where little comes at a time
 
     def __enter__(self) -> Self:
         return self
@@ -431,7 +445,10 @@ class Session(SessionBase):
     def _readinto(self, buffer: memoryview) -> int:
         """Read for iteration over frames or lines."""
         with self._reading:
+            if self._got_little and self._link.has_more():
+                time.sleep(self._opened.delay)  # so that more gathers
             size = self._link.readinto(buffer)
+            self._got_little = bool(self._opened.delay) and 0 < size < LITTLE
         if not size:
             self._finish()
         return size
