@@ -25,7 +25,7 @@ from shells import NAMES, Shell, in_loop, new_loop
 
 import muxframe
 import muxframe.aio
-from muxframe import Frame, Stream, pack_frame
+from muxframe import Copied, Frame, Stream, pack_frame
 from muxframe.engine.endpoint import Tls
 from muxframe.errors import (
     BadRequestError,
@@ -112,6 +112,12 @@ class Bench:
         for container in containers:
             self.engine.add(container)
         return self.shell.connect(self.engine.host, tls=tls, timeout=timeout)
+
+    def kill(self) -> None:
+        """Kill the container."""
+        container = self.engine.find("container", "c")
+        assert container is not None
+        container.kill()
 
     def close(self) -> None:
         self._stack.close()
@@ -245,9 +251,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("transport", ["unix", "tls 1.3"])
-def test_what_makes_no_difference(bench: Bench, transport: str, fault: str, way: Way) -> None:
-    client = bench(talker(), transport=transport)
+def test_what_makes_no_difference(bench: Bench, fault: str, way: Way) -> None:
+    client = bench(talker())
     bench.engine.fault("attach", FAULTS[fault])
     with client.attach("c") as session:
         assert way(session) == READ
@@ -290,6 +295,7 @@ def test_end_inside_a_frame(bench: Bench, transport: str) -> None:
         with pytest.raises(TruncatedStreamError) as caught:
             session.copy_to(stdout)
         assert stdout == b"out\nmor"
+        assert isinstance(caught.value.delivered, Copied)
         assert caught.value.delivered.stdout_size == 7
 
 
@@ -303,36 +309,40 @@ def test_end_inside_a_frame_is_ignored_where_it_is_asked(bench: Bench) -> None:
         assert read_frames(session) == (b"out\n", b"err\n")
 
 
+RESET = Fault(stall=len(WIRE) - 2, reset=len(WIRE) - 2)  # what was not read by then would be lost
+
+
 def test_reset_inside_a_frame(bench: Bench) -> None:
     client = bench(Container("c"), transport="tcp", on_exec=SAYS)
-    bench.engine.fault("exec-start", Fault(reset=len(WIRE) - 2, dribble=0.001))
+    bench.engine.fault("exec-start", RESET)
     for read in (iter, lambda session: session.chunks(), lambda session: session.lines()):
         with client.exec("c", "say") as session:
+            session.timeout = 0.1
             seen, fault = before_and_fault(read(session))
-            assert isinstance(fault, ConnectionLostError)
-            assert fault.__cause__ is not fault
+            assert isinstance(fault, TimeoutError)
             assert len(seen) >= 2
-            with pytest.raises(ConnectionLostError):
-                next(read(session))
-    with client.exec("c", "say") as session:
-        stdout = bytearray()
-        with pytest.raises(ConnectionLostError):
-            session.copy_to(stdout)
-        assert stdout.startswith(b"out\n")
+            bench.engine.release()
+            for _ in range(2):
+                _, fault = before_and_fault(read(session))
+                assert isinstance(fault, ConnectionLostError)
+                assert fault.__cause__ is not fault
 
 
 def test_reading_all_of_what_was_lost(bench: Bench) -> None:
     client = bench(Container("c"), transport="tcp", on_exec=SAYS)
-    bench.engine.fault("exec-start", Fault(reset=len(WIRE) - 2, dribble=0.001))
+    bench.engine.fault("exec-start", RESET)
     with client.exec("c", "say") as session:
+        session.timeout = 0.1
+        with pytest.raises(TimeoutError):
+            session.read_all()
+        bench.engine.release()
         for _ in range(2):
             with pytest.raises(ConnectionLostError) as caught:
                 session.read_all()
-            stdout, stderr = joined(caught.value.chunks)
-            assert (stdout[:4], stderr) == (b"out\n", b"err\n")
+            assert joined(caught.value.chunks) == (b"out\nmor", b"err\n")
 
 
-@pytest.mark.parametrize("fault", [Fault(chunked=True, cut=20), Fault(chunked=True, reset=20, dribble=0.001)])
+@pytest.mark.parametrize("fault", [Fault(chunked=True, cut=20), Fault(chunked=True, reset=20, dribble=0.0003)])
 def test_end_inside_a_body(bench: Bench, fault: Fault) -> None:
     client = bench(Container("c"), transport="tcp", on_exec=SAYS)
     bench.engine.fault("exec-start", fault)
@@ -344,7 +354,7 @@ def test_end_inside_a_body(bench: Bench, fault: Fault) -> None:
 def test_connection_that_ends_without_a_word_of_tls(bench: Bench) -> None:
     """Whoever cuts a TLS connection off is not taken for the engine."""
     client = bench(Container("c"), transport="tls 1.3", on_exec=SAYS)
-    bench.engine.fault("exec-start", Fault(reset=len(WIRE), dribble=0.001))
+    bench.engine.fault("exec-start", Fault(reset=len(WIRE), dribble=0.0003))
     with client.exec("c", "say") as session, pytest.raises(ConnectionLostError):
         session.read_all()
 
@@ -465,7 +475,7 @@ def test_server_that_is_not_trusted(bench: Bench, shell: Shell, certificates: Pa
 
 # --- engines ---------------------------------------------------------------------------------------------------------
 
-ENGINES = [("docker", f"1.{minor}") for minor in (24, 30, 35, 41, 42, 44, 47, 51)]
+ENGINES = [("docker", f"1.{minor}") for minor in range(24, 52, 3)]
 ENGINES += [("podman", version) for version in ("1.24", "1.40", "1.41", "1.44")]
 
 
@@ -698,8 +708,8 @@ def test_anything_else(bench: Bench) -> None:
 # --- waiting, going on, giving up ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("transport", ["unix", "tls 1.2", "tls 1.3"])
-@pytest.mark.parametrize("offset", [3, 8, 10, len(WIRE) - 1])
+@pytest.mark.parametrize("transport", ["unix", "tls 1.3"])
+@pytest.mark.parametrize("offset", [3, len(WIRE) - 1])
 def test_timeout_loses_nothing(bench: Bench, transport: str, offset: int, way: Way) -> None:
     client = bench(talker(), transport=transport)
     bench.engine.fault("attach", Fault(stall=offset))
@@ -801,7 +811,7 @@ def endless(process: Process) -> None:
         process.write((b"y" * 9999 + b"\n") * 10)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", ["unix", "tls 1.3"])
 @pytest.mark.parametrize("call", [next, read_frames, read_chunks, read_lines, read_copy, read_all])
 def test_close_ends_a_read(bench: Bench, transport: str, call: Callable[[Any], Any]) -> None:
     client = bench(Container("c"), transport=transport)
@@ -826,7 +836,7 @@ def test_close_ends_a_read_of_much(bench: Bench, transport: str, call: Callable[
     session.close()
     stdout, _ = join(1)
     assert not stdout.strip(b"y\n")
-    bench.engine.find("container", "c").kill()
+    bench.kill()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -895,6 +905,7 @@ def test_stdin(bench: Bench, transport: str, way_in: str) -> None:
         assert read_frames(session) == (b"two\nsix\n", b"")
 
 
+@pytest.mark.parametrize("transport", ["unix", "tls 1.3"])
 @pytest.mark.parametrize("via", ["hijack", "websocket"])
 def test_writing_while_reading(bench: Bench, transport: str, via: str) -> None:
     client = bench(reader(), transport=transport)
@@ -911,6 +922,7 @@ def test_writing_while_reading(bench: Bench, transport: str, via: str) -> None:
     assert stderr == b""
 
 
+@pytest.mark.parametrize("transport", ["unix", "tls 1.3"])
 @pytest.mark.parametrize("via", ["hijack", "websocket"])
 def test_timeout_of_a_write(bench: Bench, transport: str, via: str) -> None:
     """What was taken counts, and the rest can be written on."""
@@ -929,7 +941,7 @@ def test_timeout_of_a_write(bench: Bench, transport: str, via: str) -> None:
         for _ in range(3):
             with pytest.raises(TimeoutError) as caught:
                 session.write(data[written:])
-            written += caught.value.characters_written
+            written += caught.value.characters_written  # type: ignore[attr-defined]
         assert written <= len(data)
         go.set()
         session.timeout = 10
@@ -952,9 +964,9 @@ def test_half_close_that_does_not_reach_the_container(bench: Bench, flavor: str)
             session.close_stdin()
 
 
-def test_websocket(bench: Bench, transport: str, way: Way) -> None:
+def test_websocket(bench: Bench, way: Way) -> None:
     pytest.importorskip("websockets")
-    client = bench(talker(), transport=transport)
+    client = bench(talker())
     with client.attach("c", via="websocket") as session:
         assert session.stream_type == "raw"
         assert way(session) == (b"out\nerr\nmore\n", b"")
@@ -963,6 +975,7 @@ def test_websocket(bench: Bench, transport: str, way: Way) -> None:
 # --- many, much, and nothing left ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("transport", ["unix", "tls 1.3"])
 def test_who_does_not_read_holds_the_container_up(bench: Bench, transport: str) -> None:
     written = 0
 
@@ -984,7 +997,7 @@ def test_who_does_not_read_holds_the_container_up(bench: Bench, transport: str) 
             taken += len(payload)
             if taken > 2 * seen:
                 break
-    bench.engine.find("container", "c").kill()
+    bench.kill()
 
 
 def test_many_sessions_at_once(bench: Bench) -> None:
@@ -1124,13 +1137,13 @@ def test_cancelled_reads_lose_nothing(
                     await asyncio.sleep(rng.random() / 1000)
                 task.cancel()
                 try:
-                    item: Any = await task
+                    item = await task
                 except asyncio.CancelledError:
                     continue
                 except StopAsyncIteration:
                     return bytes(stdout), bytes(stderr)
                 if way is read_all:
-                    return item
+                    return bytes(item.stdout), bytes(item.stderr)
                 if way is read_copy:
                     return bytes(stdout), bytes(stderr)
                 stream, data = (item.stream, item.data + b"\n") if way is read_lines else item
@@ -1139,6 +1152,7 @@ def test_cancelled_reads_lose_nothing(
     assert in_loop(loop, run) == expected
 
 
+@pytest.mark.parametrize("transport", ["unix", "tls 1.3"])
 @pytest.mark.parametrize("via", ["hijack", "websocket"])
 def test_cancelled_writes_count_what_was_taken(
     bench: Bench, transport: str, via: str, loop: asyncio.AbstractEventLoop
