@@ -17,8 +17,8 @@ import pytest
 import muxframe
 from muxframe import FrameWriter, Stream, demux
 
-HEAVY = ["asyncio", "ssl", "socket", "argparse", "grpc", "pyarrow", "rich", "h11", "typing_extensions", "inspect"]
-HEAVY += ["ctypes", "datetime", "numpy", "pandas", "polars", "duckdb", "urllib"]
+HEAVY = ["asyncio", "ssl", "socket", "argparse", "grpc", "pyarrow", "rich", "h11", "websockets", "typing_extensions"]
+HEAVY += ["inspect", "ctypes", "datetime", "numpy", "pandas", "polars", "duckdb", "urllib"]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
