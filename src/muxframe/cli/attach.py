@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
+    if arguments.cri:
+        from . import cri
+
+        return cri.attach(arguments)
     with ExitStack() as stack:
         with misuse():
             engine = find_engine(arguments)

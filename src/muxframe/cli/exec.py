@@ -19,6 +19,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     if not arguments.command:
         raise Failure("no command to run in the container", 2)
+    if arguments.cri:
+        from . import cri
+
+        return cri.exec_(arguments)
     with ExitStack() as stack:
         with misuse():
             engine = find_engine(arguments)

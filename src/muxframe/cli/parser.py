@@ -79,6 +79,14 @@ Run a command in a running container. Everything behind CONTAINER belongs to the
 With -t and -i on a terminal, that terminal becomes the command's, as with attach.
 """
 
+CRI = """\
+Look into a container runtime that speaks the CRI: containerd, CRI-O, iSulad. attach and exec lead its containers with
+--cri. Needs the extra: pip install 'muxframe[cri]'.
+
+The runtime is at CONTAINER_RUNTIME_ENDPOINT, or the first that answers of /run/containerd/containerd.sock,
+/run/crio/crio.sock and /var/run/isulad.sock.
+"""
+
 LOGS = """\
 Read a container's log.
 
@@ -138,6 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_attach(commands)
     _add_exec(commands)
     _add_logs(commands)
+    _add_cri(commands)
     _add_bench(commands)
     completion = _add(commands, "completion", "manual", "print a shell's completion", COMPLETION)
     completion.add_argument("shell", choices=SHELLS, help="the shell to complete in")
@@ -199,6 +208,7 @@ def _add_attach(commands: Any) -> None:
     epilog = LINES_JSON + "\n" + HANDED_ON.format("container")
     attach = _add(commands, "attach", "attach", "attach to a container", ATTACH, epilog)
     _add_engine(attach)
+    _add_runtime(attach)
     _add_detach_keys(attach)
     attach.add_argument("--no-stdin", dest="stdin", action="store_false", help="do not pass stdin on")
     attach.add_argument(
@@ -216,6 +226,7 @@ def _add_exec(commands: Any) -> None:
     epilog = LINES_JSON + "\n" + HANDED_ON.format("command")
     exec_ = _add(commands, "exec", "exec", "run a command in a container", EXEC, epilog)
     _add_engine(exec_)
+    _add_runtime(exec_)
     _add_detach_keys(exec_)
     exec_.add_argument("-i", "--interactive", action="store_true", help="pass stdin on")
     exec_.add_argument("-t", "--tty", action="store_true", help="give the command a TTY")
@@ -227,6 +238,15 @@ def _add_exec(commands: Any) -> None:
     exec_.add_argument("--privileged", action="store_true", help="with all capabilities")
     exec_.add_argument("container", metavar="CONTAINER", help="name or id")
     exec_.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run, and its arguments")
+
+
+def _add_cri(commands: Any) -> None:
+    cri = _add(commands, "cri", "cri", "look into a container runtime", CRI)
+    cri.add_argument("action", choices=("ps",), help="ps: list its containers")
+    cri.add_argument("-H", "--host", metavar="ENDPOINT", help="the runtime's address (default: as told above)")
+    cri.add_argument("-a", "--all", action="store_true", help="list those that do not run, too")
+    cri.add_argument("--no-trunc", action="store_true", help="show ids whole")
+    cri.set_defaults(tls=None)
 
 
 def _add_logs(commands: Any) -> None:
@@ -255,6 +275,12 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
         "--stderr", metavar="FILE", help="where stderr goes; - is this process's stdout (default: its stderr)"
     )
     ways.add_argument("--json", action="store_true", help="print a JSON object for each line; its keys are below")
+
+
+def _add_runtime(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--cri", action="store_true", help="the engine is a container runtime: see muxframe cri; -H is its endpoint"
+    )
 
 
 def _add_detach_keys(command: argparse.ArgumentParser) -> None:

@@ -93,6 +93,8 @@ def refusal(error: Any) -> Exception:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TimeoutError("the runtime did not answer in time")
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        if text.startswith("failed to connect"):  # ... to all addresses; last error: ... error: the reason
+            text = f"cannot connect to the runtime: {text.rpartition('error: ')[2]}"
         return ConnectionLostError(text)
     kind = _ERRORS.get(code, EngineError)
     if code is grpc.StatusCode.UNKNOWN and "container is in" in text:  # "... CONTAINER_EXITED state"
