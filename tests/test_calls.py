@@ -413,6 +413,11 @@ def test_size_of_an_exec_where_it_cannot_be_said_before(api: Api) -> None:
     assert "ConsoleSize" not in engine.requests[0].body
 
 
+def test_exec_of_bytes_is_misuse() -> None:
+    with pytest.raises(TypeError, match="a command is a str"):
+        FakeEngine().exec(DOCKER_20, command=b"ls")
+
+
 def test_exec_without_a_tty_has_no_size() -> None:
     engine = FakeEngine(exec={"Id": "abc"})
     engine.exec(DOCKER_20, size=(24, 80))

@@ -1266,3 +1266,11 @@ def test_openers_have_the_same_parameters() -> None:
     for name in ("connect", "attach", "exec", "logs"):
         signatures = [inspect.signature(getattr(module, name)) for module in (muxframe, muxframe.aio)]
         assert signatures[0].parameters == signatures[1].parameters
+
+
+def test_timeouts_are_positive(bench: Bench) -> None:
+    with bench(talker()).attach("c") as session:
+        for seconds in (0, -1):
+            with pytest.raises(ValueError, match="timeout"):
+                session.timeout = seconds
+        assert session.timeout is None

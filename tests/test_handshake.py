@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+import muxframe
 from muxframe import pack_frame
 from muxframe.engine import handshake
-from muxframe.engine.handshake import Body, Conversation, LateBody, Request, Response
+from muxframe.engine.handshake import Body, Conversation, LateBody, Request, Response, StackedBody
 from muxframe.engine.podman import RepairedReplay
 from muxframe.errors import (
     BadRequestError,
@@ -589,3 +590,22 @@ def test_agreement() -> None:
     for head in (Response(200, "", accepted), Response(101, "", {}), Response(101, "", {"sec-websocket-accept": "x"})):
         with pytest.raises(HandshakeError):
             check_upgrade(head, headers)
+
+
+def test_bodies_may_stand_one_behind_the_other() -> None:
+    """A proxy has put the replay that is to be repaired into HTTP chunks."""
+    wire = b"\x01\0\0\0\0\0\0\x04out0\n\x02\0\0\0\0\0\0\x04err0"
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    pieces = (wire[:5], wire[5:14], wire[14:], b"")
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    for cut in range(len(chunks) + 1):
+        conversation = Conversation()
+        conversation.send(Request("POST", "/attach"), stream=True)
+        conversation.receive(head)
+        received, first = conversation.take_over()
+        assert first is not None and received == b""
+        body = StackedBody(first, RepairedReplay())
+        stream = body.feed(chunks[:cut]) if cut else b""
+        stream += body.feed(chunks[cut:]) if cut < len(chunks) else b""
+        assert body.is_over
+        assert muxframe.demux(stream) == (b"out0\n", b"err0")

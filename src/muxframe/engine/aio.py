@@ -21,13 +21,13 @@ from .._framing import Demuxer, Frame
 from .._framing_py import check_limit, check_truncated, readable
 from .._lines import Line, LineSplitter
 from .._lines_py import DEFAULT_MAX_LINE_SIZE
-from ..errors import ConnectionLostError, DaemonError, FramingError, MuxframeError
+from ..errors import ConnectionLostError, DaemonError, FramingError, HandshakeError, MuxframeError
 from ..protocol import Chunk, Copied, Demuxed, Stream, Truncated
 from . import calls
 from .base import DEFAULT_TIMEOUT, TOO_LATE, Deadline, EngineBase, SessionBase
-from .dial import spawn_ssh
+from .dial import check_timeout, spawn_ssh
 from .endpoint import describe_failures, find_endpoints, reason_of
-from .handshake import Conversation, LateBody, Response
+from .handshake import MAX_BODY_SIZE, Conversation, LateBody, Response, StackedBody
 from .session import RECEIVE_SIZE, is_timeout, lost
 
 if TYPE_CHECKING:
@@ -474,7 +474,7 @@ class Link(asyncio.BufferedProtocol):
 
     def unpack(self, body: Body) -> None:
         """Let body stand before the rest of the stream."""
-        self.body = body
+        self.body = body if self.body is None else StackedBody(self.body, body)
         self._received = body.feed(self._received) if self._received else b""
 
     async def connect(self) -> None:
@@ -739,6 +739,8 @@ class Link(asyncio.BufferedProtocol):
             self._rest = aio.ChunkReader(self, Demuxer(raw=True), "error")
         while batch := await self._rest.read():
             self._rest_parts += [payload for _, payload in batch]
+            if sum(map(len, self._rest_parts)) > MAX_BODY_SIZE:
+                raise HandshakeError(f"the answer's body is larger than {MAX_BODY_SIZE} bytes")
         return b"".join(self._rest_parts)
 
     def close(self) -> None:
@@ -782,7 +784,6 @@ class Session(SessionBase):
 
     Attributes:
         tty, stream_type, exit_code: see SessionBase.
-        timeout: seconds that a read or write waits for the other side; None, as at first: for ever.
     """
 
     def __init__(self, engine: Shell, opened: Opened, max_frame_size: int | None, truncated: Truncated) -> None:
@@ -797,7 +798,7 @@ class Session(SessionBase):
         self._collected: list[Chunk] = []  # by read_all, if it was interrupted
         self._is_closed = False
         self._line_iterator: aio.LineIterator | None = None
-        self.timeout: float | None = None
+        self._timeout: float | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -964,8 +965,12 @@ class Session(SessionBase):
             ValueError, ConnectionLostError, TimeoutError: as `write`.
         """
         if self._begin_close_stdin():
-            async with asyncio.timeout(self.timeout):
-                await self._link.close_write()
+            try:
+                async with asyncio.timeout(self.timeout):
+                    await self._link.close_write()
+            except BaseException:
+                self._has_closed_stdin = False
+                raise
 
     # The rest.
 
@@ -982,6 +987,15 @@ class Session(SessionBase):
                 if self.closed:  # nobody will close what was opened to wait
                     self._opened.close()
         return self.exit_code
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a read or write waits for the other side; None, as at first: for ever."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._timeout = check_timeout(seconds)
 
     @property
     def closed(self) -> bool:

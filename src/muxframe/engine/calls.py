@@ -438,6 +438,8 @@ def exec_(
     """Run a command in a running container."""
     if not (stdin or stdout or stderr):
         raise ValueError("none of stdin, stdout and stderr")
+    if isinstance(command, (bytes, bytearray)):
+        raise TypeError("a command is a str, or a sequence of them")
     words = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
     if not words:
         raise ValueError("an empty command")

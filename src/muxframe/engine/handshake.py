@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-__all__ = ["Body", "Conversation", "LateBody", "Request", "Response"]
+__all__ = ["MAX_BODY_SIZE", "Body", "Conversation", "LateBody", "Request", "Response", "StackedBody"]
 
 MAX_HEAD_SIZE = 64 * 1024
 MAX_BODY_SIZE = 64 * 1024 * 1024  #: of an answer that is not a stream; the largest inspect seen is a few hundred KiB
@@ -193,6 +193,22 @@ class Body:
     def pack_eof(self) -> bytes | None:
         """Return what says that no more will be written; None: closing the connection's write side says it."""
         return None
+
+
+class StackedBody(Body):
+    """Two bodies, one behind the other: the second unpacks what the first gives."""
+
+    def __init__(self, first: Body, second: Body) -> None:
+        self._first = first
+        self._second = second
+
+    def feed(self, data: Buffer) -> bytes:
+        packed = self._first.feed(data)
+        stream = self._second.feed(packed) if packed else b""
+        if self._first.is_over or not data:
+            self.is_over = True
+            stream += self._second.feed(b"")
+        return stream
 
 
 class _HttpBody(Body):

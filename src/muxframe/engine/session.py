@@ -5,6 +5,7 @@ What they mean is decided in handshake.py (up to the stream) and in the frame co
 
 from __future__ import annotations
 
+import errno
 import select
 import threading
 import time
@@ -19,10 +20,11 @@ from .._lines import LineReader
 from .._lines_py import DEFAULT_MAX_LINE_SIZE
 from ..batches import BatchReader
 from ..copying import copy_on
-from ..errors import ConnectionLostError, DaemonError, FramingError, MuxframeError, TruncatedStreamError
+from ..errors import ConnectionLostError, DaemonError, FramingError, HandshakeError, MuxframeError, TruncatedStreamError
 from ..protocol import Chunk, Copied, Demuxed, Stream, Truncated
 from ..sources import Source, open_source
 from .base import SessionBase
+from .handshake import MAX_BODY_SIZE, StackedBody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +79,7 @@ class Link(Source):
 
     def unpack(self, body: Body) -> None:
         """Let body stand before the rest of the stream."""
-        self.body = body
+        self.body = body if self.body is None else StackedBody(self.body, body)
         if self.received:
             self.received = memoryview(body.feed(self.received))
 
@@ -146,6 +148,8 @@ class Link(Source):
             if not size:
                 return bytes(self._rest)
             self._rest += buffer[:size]
+            if len(self._rest) > MAX_BODY_SIZE:
+                raise HandshakeError(f"the answer's body is larger than {MAX_BODY_SIZE} bytes")
 
     def write(self, view: memoryview) -> None:
         """Send all of view, packed if it has to be.
@@ -413,11 +417,13 @@ class Session(SessionBase):
                 if not self.closed or not isinstance(fault.delivered, Copied):
                     raise
                 copied = fault.delivered
-            except ConnectionLostError:
+            except MuxframeError:
                 raise
-            except ConnectionError as error:
-                self._link.fault = lost(error)
-                raise self._link.fault from error
+            except OSError as error:
+                if isinstance(error, ConnectionError) or error.errno == errno.ETIMEDOUT:
+                    self._link.fault = lost(error)
+                    raise self._link.fault from error
+                raise
             self._finish()
             return copied
 
@@ -524,7 +530,11 @@ class Session(SessionBase):
             ConnectionLostError, TimeoutError: as `write`.
         """
         if self._begin_close_stdin():
-            self._link.close_write()
+            try:
+                self._link.close_write()
+            except BaseException:
+                self._has_closed_stdin = False
+                raise
 
     # The rest.
 
