@@ -168,12 +168,12 @@ class Stream:
 
     def hear_stdin(self, size: int) -> bytes:
         """Return so many bytes of stdin."""
-        parts = b""
+        parts = bytearray()
         while len(parts) < size:
             heard = self.hear()
             assert heard is not None and heard[0] == 0, heard
             parts += heard[1]
-        return parts
+        return bytes(parts)
 
     def hear_pong(self) -> None:
         """Wait for one."""

@@ -99,7 +99,7 @@ class ChannelBody(WebSocketBody):
     def _unpack(self, frame: Frame) -> bytes:
         data = bytes(frame.data)
         if frame.opcode is not Opcode.CONT:
-            self._channel, self._quantum = None, b""
+            self._channel = None
         if self._channel is None:
             if not data:
                 return b""
