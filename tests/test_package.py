@@ -159,3 +159,12 @@ def test_writer_does_not_go_on_behind_half_a_frame() -> None:
     with pytest.raises(OSError, match="not now"):
         writer.write(b"x")
     assert writer.write(b"x") == 1, "nothing of the first frame was written"
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    project = Path(__file__).parent.parent
+    if not (project / "src").exists():
+        pytest.skip("not in a checkout")
+    listed = tomllib.loads((project / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(path.parent.relative_to(project / "src").parts) for path in project.glob("src/**/__init__.py")}
+    assert set(listed) == found

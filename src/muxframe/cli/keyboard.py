@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 READ_SIZE = 64 * 1024
 
-STAYS_OPEN = (
-    "stdin has ended, but the engine has no way to tell the container so (it has a TTY, or was made without "
-    "StdinOnce): reading on"
-)
+STAYS_OPEN = "stdin has ended, but there is no way to tell the other end so (see muxframe's docs/attach.md): reading on"
 
 
 class DetachKeys:

@@ -745,6 +745,8 @@ class Link(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close the connection. Reading ends."""
+        if not self.is_closed and not self._gone.done():
+            self._say_goodbye()
         self.is_closed = True
         for task in (self._answering, self._ending):
             if task is not None:
@@ -760,6 +762,16 @@ class Link(asyncio.BufferedProtocol):
         self._transport.close()
         if self._connection.process is not None:
             self._connection.process.close()
+
+    def _say_goodbye(self) -> None:
+        """Declare the end, as TLS wants it, unless that would have to wait."""
+        if self._tls is None or self._unsent:
+            return
+        try:
+            self._tls.close_write()
+            self._connection.socket.send(self._tls.outgoing())
+        except (OSError, ValueError):  # nobody is there to hear it
+            pass
 
     async def wait_closed(self) -> None:
         """Wait until the transport has let the socket go."""
