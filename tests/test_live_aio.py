@@ -212,7 +212,7 @@ def test_terminal(live: Live, run: Run) -> None:
         async with muxframe.aio.attach(container, host=live.host, stdin=True, start=True) as session:
             assert (session.stream_type, session.tty) == ("raw", True)
             await session.resize(33, 111)
-            await session.write(b"stty size\n")
+            await session.write(b"until stty size | grep -x '33 111'; do sleep 0.1; done\n")  # Podman is not that fast
             await read_until(session, b"\r\n33 111\r\n")
             await session.write(b"exit 5\n")
             await session.read_all()
