@@ -11,16 +11,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .client import Engine, connect
 from .handshake import Request, Response
 from .session import Session
 
-if TYPE_CHECKING:
-    from ..ingest.follow import Follower
-
-__all__ = ["Engine", "Request", "Response", "Session", "attach", "connect", "exec", "follow", "logs"]
+__all__ = ["Engine", "Request", "Response", "Session", "attach", "connect", "exec", "logs"]
 
 
 def attach(container: str, *, host: str | None = None, **options: Any) -> Session:
@@ -36,8 +33,3 @@ def exec(container: str, command: Any, *, host: str | None = None, **options: An
 def logs(name: str, *, host: str | None = None, **options: Any) -> Session:
     """Read the log of a container of the engine that `connect(host)` finds; otherwise as `Engine.logs`."""
     return connect(host).logs(name, **options)
-
-
-def follow(container: str, *, host: str | None = None, **options: Any) -> Follower:
-    """Follow the log of a container of the engine that `connect(host)` finds; otherwise as `Engine.follow`."""
-    return connect(host).follow(container, **options)

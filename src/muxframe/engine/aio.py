@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from .._batches_py import LineType
-    from ..ingest.aio import Follower
-    from ..ingest.following import Following
     from ..sinks import AnySink
     from .calls import Flow, Opened, Step
     from .dial import SshProcess
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
     from .handshake import Body
     from .tls import TlsStream
 
-__all__ = ["Engine", "Opening", "Session", "attach", "connect", "exec", "follow", "logs"]
+__all__ = ["Engine", "Opening", "Session", "attach", "connect", "exec", "logs"]
 
 RENEGOTIATION_POLL = 0.01  #: seconds between attempts to write, while TLS wants to read first
 
@@ -138,15 +136,7 @@ def logs(name: str, *, host: str | None = None, **options: Any) -> Opening[Sessi
     return Opening(open_it)
 
 
-def follow(container: str, *, host: str | None = None, **options: Any) -> Follower:
-    """Follow the log of a container of the engine that `connect(host)` finds; otherwise as `Engine.follow`."""
-    from ..ingest.aio import Follower
-    from ..ingest.following import Following
-
-    return Follower(lambda: connect(host), Following(container, **options))
-
-
-class Engine(EngineBase["Opening[Session]", "Follower"]):
+class Engine(EngineBase["Opening[Session]"]):
     """A container engine: what awaiting `connect` returns. It holds no connection; each call makes its own.
 
     `attach`, `exec` and `logs` return what can be awaited, or used with `async with`, for the Session.
@@ -160,14 +150,6 @@ class Engine(EngineBase["Opening[Session]", "Follower"]):
             return Session(self, await self._run(flow), max_frame_size, truncated)
 
         return Opening(open_it)
-
-    def _follow(self, following: Following) -> Follower:
-        from ..ingest.aio import Follower
-
-        async def connect() -> Engine:
-            return self
-
-        return Follower(connect, following)
 
     async def __aenter__(self) -> Self:
         return self
@@ -440,11 +422,9 @@ class Link(asyncio.BufferedProtocol):
 
     Attributes:
         has_stdin: see the blocking Link.
-        receive_size: says how many bytes may be received now; None: as many as the buffer holds.
     """
 
     has_stdin = False
-    receive_size: Callable[[], int] | None = None
 
     def __init__(self, connection: _Connection, head: Response | None, received: bytes, body: Body | None) -> None:
         self.head = head
@@ -516,8 +496,7 @@ class Link(asyncio.BufferedProtocol):
         transport.pause_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        view = self._buffer.view()
-        return view if self.receive_size is None else view[: self.receive_size()]
+        return self._buffer.view()
 
     def buffer_updated(self, nbytes: int) -> None:
         data = self._buffer.view()[:nbytes]

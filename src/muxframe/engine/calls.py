@@ -30,7 +30,6 @@ from .podman import RepairedReplay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from typing import Literal
 
     from .endpoint import Endpoint
     from .parameters import Moment
@@ -339,7 +338,7 @@ def attach(
         _check_running(container, info, start=start, is_replay=logs and not stream)
         if api.podman is not None and logs and not stream:  # it would go on streaming
             return (yield from _logs(api, "container", path, info, _replay(stdout, stderr)))
-    is_tty = has_tty(info) if tty is None else tty
+    is_tty = _has_tty(info) if tty is None else tty
     query = {"stream": stream, "logs": logs, "stdin": stdin, "stdout": stdout, "stderr": stderr}
     request = api.request("POST", f"{path}/attach", query=_flags(query), upgrade="tcp")
     if detach_keys is not None:
@@ -554,7 +553,7 @@ def _logs(api: Api, of: str, path: str, info: Mapping[str, Any], query: dict[str
         content_type = "" if link.head is None else link.head.content_type
         if not info and not (_tells_framing(api) and content_type in (MULTIPLEXED, RAW)):
             info = _document((yield Call(api.request("GET", path + ("/json" if of == "container" else "")))))
-        is_tty = has_tty(info) if info else content_type == RAW
+        is_tty = _has_tty(info) if info else content_type == RAW
     except BaseException:
         link.close()
         raise
@@ -604,20 +603,6 @@ def container_path(container: str, below: str = "") -> str:
 def inspect(api: Api, container: str) -> Flow[dict[str, Any]]:
     """Return what the engine knows of a container."""
     return _document((yield Call(api.request("GET", container_path(container, "/json")))))
-
-
-def phase(info: Mapping[str, Any]) -> Literal["created", "running", "stopped"]:
-    """Say where a container is in its life, by its inspect: "running" may be paused, or about to be restarted."""
-    state = _member(info, "State")
-    if state.get("Running") or state.get("Restarting"):
-        return "running"
-    return "created" if state.get("Status") in ("created", "configured", "initialized") else "stopped"
-
-
-def run_of(info: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what tells one run of a container from another: when it began, and when it ended."""
-    state = _member(info, "State")
-    return str(state.get("StartedAt")), str(state.get("FinishedAt"))
 
 
 def plain(request: Request) -> Flow[Response]:
@@ -696,7 +681,7 @@ def _member(info: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def has_tty(info: Mapping[str, Any]) -> bool:
+def _has_tty(info: Mapping[str, Any]) -> bool:
     """Say whether a container, a service or a task has a TTY, by its inspect."""
     spec = _member(info, "Spec")
     container = _member(_member(spec, "TaskTemplate") or spec, "ContainerSpec")

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Literal, Self
 
-    from ..ingest.follow import Follower
-    from ..ingest.following import Following
     from .calls import Flow, Opened, Step
     from .dial import Connection
     from .endpoint import Endpoint
@@ -82,7 +80,7 @@ def connect(
     raise ConnectionLostError(describe_failures(failures))
 
 
-class Engine(EngineBase["Session", "Follower"]):
+class Engine(EngineBase["Session"]):
     """A container engine: what `connect` returns. It holds no connection; each call makes its own.
 
     Safe to use from several threads.
@@ -92,11 +90,6 @@ class Engine(EngineBase["Session", "Follower"]):
         check_limit(max_frame_size)
         check_truncated(truncated)
         return Session(self, self._run(flow), max_frame_size, truncated)
-
-    def _follow(self, following: Following) -> Follower:
-        from ..ingest.follow import Follower
-
-        return Follower(self, following)
 
     def __enter__(self) -> Self:
         return self
