@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ._batches_py import LineType
-    from .engine.aio import Engine, Session, attach, connect, exec, logs
+    from .engine.aio import Engine, Session, attach, connect, exec, follow, gather, logs
+    from .ingest.waiting import wait_for_async as wait_for
     from .sinks import AnySink, Sink
 
     #: Connected stream socket, file object of a pipe, asyncio.StreamReader, or asynchronous iterable of bytes-like
@@ -54,9 +55,12 @@ __all__ = [
     "connect",
     "copy",
     "exec",
+    "follow",
     "frames",
+    "gather",
     "lines",
     "logs",
+    "wait_for",
 ]
 
 #: Bytes of payload that wait to be taken before receiving pauses. One receive may go beyond it.
@@ -64,11 +68,15 @@ HIGH_WATER = 256 * 1024
 
 T = TypeVar("T", Chunk, Frame, Line, LineBatch)
 
-_ENGINE = ("Engine", "Session", "attach", "connect", "exec", "logs")
+_ENGINE = ("Engine", "Session", "attach", "connect", "exec", "follow", "gather", "logs")
 
 
 def __getattr__(name: str) -> Any:
     """Import the attach wrapper, and h11 with it, when it is first asked for."""
+    if name == "wait_for":
+        from .ingest.waiting import wait_for_async
+
+        return wait_for_async
     if name not in _ENGINE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .engine import aio as engine
@@ -286,6 +294,8 @@ class ReceiveBuffer:
     Most event loops ask for memory when there is something to read, and say at once how much they have read: then all
     connections of a thread share one buffer. Windows' asks early, and each connection needs its own.
     """
+
+    __slots__ = ("_own",)
 
     _shared = threading.local()
 

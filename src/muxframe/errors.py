@@ -14,6 +14,8 @@
         BadRequestError                     400
         HandshakeError                      the answer was not a usable one
       ConnectionLostError(ConnectionError)  the engine went away
+      CheckpointError(ValueError)           not a checkpoint, or another container's
+      NoMatchError(EOFError)                the output ended without what was waited for
 
 Misuse stays TypeError, ValueError, BufferError and RuntimeError. A source's own errors (OSError, TimeoutError)
 pass through as they are. Exceptions carry data, render it in `__str__`, and pickle.
@@ -28,10 +30,12 @@ from .protocol import HEADER_SIZE, Stream
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ._lines_py import Line
     from .protocol import Chunk, Copied, DemuxedInto
 
 __all__ = [
     "BadRequestError",
+    "CheckpointError",
     "ConflictError",
     "ConnectionLostError",
     "DaemonError",
@@ -40,6 +44,7 @@ __all__ = [
     "FramingError",
     "HandshakeError",
     "MuxframeError",
+    "NoMatchError",
     "NotFoundError",
     "ReservedBytesError",
     "SinkError",
@@ -261,6 +266,27 @@ class ConnectionLostError(MuxframeError, ConnectionError):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
         self.chunks: Sequence[Chunk] = []
+
+
+class CheckpointError(MuxframeError, ValueError):
+    """Text that is no checkpoint, or a checkpoint of another container."""
+
+
+class NoMatchError(MuxframeError, EOFError):
+    """The output ended without a line that matches.
+
+    Attributes:
+        pattern: what was waited for.
+        lines: the lines that came, or the last of them.
+    """
+
+    def __init__(self, pattern: str, lines: Sequence[Line]) -> None:
+        super().__init__(pattern)
+        self.pattern = pattern
+        self.lines = list(lines)
+
+    def __str__(self) -> str:
+        return f"the output ended without a line that matches {self.pattern!r}"
 
 
 def header_error(

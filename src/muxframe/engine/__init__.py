@@ -11,13 +11,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .client import Engine, connect
 from .handshake import Request, Response
 from .session import Session
 
-__all__ = ["Engine", "Request", "Response", "Session", "attach", "connect", "exec", "logs"]
+if TYPE_CHECKING:
+    from ..ingest.follow import Follower
+    from ..ingest.gather import Gathering
+
+__all__ = ["Engine", "Request", "Response", "Session", "attach", "connect", "exec", "follow", "gather", "logs"]
 
 
 def attach(container: str, *, host: str | None = None, **options: Any) -> Session:
@@ -33,3 +37,13 @@ def exec(container: str, command: Any, *, host: str | None = None, **options: An
 def logs(name: str, *, host: str | None = None, **options: Any) -> Session:
     """Read the log of a container of the engine that `connect(host)` finds; otherwise as `Engine.logs`."""
     return connect(host).logs(name, **options)
+
+
+def follow(container: str, *, host: str | None = None, **options: Any) -> Follower:
+    """Follow the log of a container of the engine that `connect(host)` finds; otherwise as `Engine.follow`."""
+    return connect(host).follow(container, **options)
+
+
+def gather(*names: str, host: str | None = None, **options: Any) -> Gathering:
+    """Gather the logs of containers of the engine that `connect(host)` finds; otherwise as `Engine.gather`."""
+    return connect(host).gather(*names, **options)

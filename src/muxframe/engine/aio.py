@@ -33,12 +33,15 @@ from .session import RECEIVE_SIZE, is_timeout, lost
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
     from typing import Literal, Self
 
     from typing_extensions import Buffer
 
     from .._batches_py import LineType
+    from ..ingest.aio import Follower
+    from ..ingest.following import Following
+    from ..ingest.gather import AsyncGathering
     from ..sinks import AnySink
     from .calls import Flow, Opened, Step
     from .dial import SshProcess
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
     from .handshake import Body
     from .tls import TlsStream
 
-__all__ = ["Engine", "Opening", "Session", "attach", "connect", "exec", "logs"]
+__all__ = ["Engine", "Opening", "Session", "attach", "connect", "exec", "follow", "gather", "logs"]
 
 RENEGOTIATION_POLL = 0.01  #: seconds between attempts to write, while TLS wants to read first
 
@@ -136,7 +139,22 @@ def logs(name: str, *, host: str | None = None, **options: Any) -> Opening[Sessi
     return Opening(open_it)
 
 
-class Engine(EngineBase["Opening[Session]"]):
+def follow(container: str, *, host: str | None = None, **options: Any) -> Follower:
+    """Follow the log of a container of the engine that `connect(host)` finds; otherwise as `Engine.follow`."""
+    from ..ingest.aio import Follower
+    from ..ingest.following import Following
+
+    return Follower(lambda: connect(host), Following(container, **options))
+
+
+def gather(*names: str, host: str | None = None, **options: Any) -> AsyncGathering:
+    """Gather the logs of containers of the engine that `connect(host)` finds; otherwise as `Engine.gather`."""
+    from ..ingest.gather import AsyncGathering
+
+    return AsyncGathering(lambda: connect(host), names, **options)
+
+
+class Engine(EngineBase["Opening[Session]", "Follower", "AsyncGathering"]):
     """A container engine: what awaiting `connect` returns. It holds no connection; each call makes its own.
 
     `attach`, `exec` and `logs` return what can be awaited, or used with `async with`, for the Session.
@@ -150,6 +168,19 @@ class Engine(EngineBase["Opening[Session]"]):
             return Session(self, await self._run(flow), max_frame_size, truncated)
 
         return Opening(open_it)
+
+    def _follow(self, following: Following) -> Follower:
+        from ..ingest.aio import Follower
+
+        return Follower(self._itself, following)
+
+    def _gather(self, names: Sequence[str], **options: Any) -> AsyncGathering:
+        from ..ingest.gather import AsyncGathering
+
+        return AsyncGathering(self._itself, names, **options)
+
+    async def _itself(self) -> Engine:
+        return self
 
     async def __aenter__(self) -> Self:
         return self
@@ -307,6 +338,8 @@ async def _until(deadline: Deadline) -> AsyncIterator[None]:
 class _Connection:
     """A connection during the handshake: who wants bytes asks for them."""
 
+    __slots__ = ("_loop", "process", "socket", "tls")
+
     def __init__(self, sock: socket.socket, tls: TlsStream | None, process: SshProcess | None) -> None:
         self.socket = sock
         self.tls = tls
@@ -422,9 +455,11 @@ class Link(asyncio.BufferedProtocol):
 
     Attributes:
         has_stdin: see the blocking Link.
+        room: its `next_size()` says how many bytes may be received now; None: as many as the buffer holds.
     """
 
     has_stdin = False
+    room: Any = None
 
     def __init__(self, connection: _Connection, head: Response | None, received: bytes, body: Body | None) -> None:
         self.head = head
@@ -437,20 +472,37 @@ class Link(asyncio.BufferedProtocol):
         self._transport: Any = None
         self._lost: Exception | None = None
         self._has_ended = False
-        self._early = bytearray()  # received before anybody read
+        self._early = b""  # received before anybody read
         self._has_early_end = False
         self._writer: socket.socket | None = None
-        self._writing = asyncio.Lock()
         self._is_writable: asyncio.Future[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._plain = bytearray()  # to be encrypted
-        self._unsent = bytearray()  # of what has been packed
         self._answer = b""
         self._answering: asyncio.Task[None] | None = None
         self._buffer = aio.ReceiveBuffer()
-        self._gone = asyncio.get_running_loop().create_future()
+        self._is_gone = False  # the transport is
+        self._gone: asyncio.Future[None] | None = None  # tells who waits for that
         self._rest: aio.ChunkReader | None = None
-        self._rest_parts: list[bytes] = []
+
+    # Most links are never written to: what that needs is made when it is.
+
+    @cached_property
+    def _writing(self) -> asyncio.Lock:
+        return asyncio.Lock()
+
+    @cached_property
+    def _plain(self) -> bytearray:
+        """What is to be encrypted."""
+        return bytearray()
+
+    @cached_property
+    def _unsent(self) -> bytearray:
+        """What is left of what has been packed."""
+        return bytearray()
+
+    @cached_property
+    def _rest_parts(self) -> list[bytes]:
+        return []
 
     def unpack(self, body: Body) -> None:
         """Let body stand before the rest of the stream."""
@@ -472,17 +524,18 @@ class Link(asyncio.BufferedProtocol):
 
     def start_reading(self, reader: aio.Reader[Any]) -> None:
         """Give everything that comes from now on to reader."""
+        self.head = None  # has told what it had to
         self._reader = reader
         reader.connection_made(self._transport)
         received, self._received = self._received, b""
         if received:
             reader.data_received(received)
         if self._early or self._tls is not None:  # or what the handshake has decrypted
-            self._feed(bytes(self._early))
-            self._early.clear()
+            early, self._early = self._early, b""
+            self._feed(early)
         if self._has_early_end:
             self.eof_received()
-        elif self._lost is not None or self._gone.done():
+        elif self._lost is not None or self._is_gone:
             reader.connection_lost(self._lost)
         elif self.body is not None and self.body.is_over:
             self._end()
@@ -496,12 +549,13 @@ class Link(asyncio.BufferedProtocol):
         transport.pause_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer.view()
+        view = self._buffer.view()
+        return view if self.room is None else view[: self.room.next_size()]
 
     def buffer_updated(self, nbytes: int) -> None:
         data = self._buffer.view()[:nbytes]
         if self._reader is None:  # uvloop reads once before it notices that it is paused
-            self._early += data
+            self._early += bytes(data)
             self._transport.pause_reading()
         elif self._tls is None and self.body is None:
             self._reader.data_received(data)
@@ -526,8 +580,9 @@ class Link(asyncio.BufferedProtocol):
         return self._ending is not None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._gone.done():
-            self._gone.set_result(None)
+        self._is_gone = True
+        if self._gone is not None:
+            _set(self._gone)
         if exc is not None and not (self.has_stdin and isinstance(exc, ConnectionResetError)):
             self._lost = lost(exc)
         if self._reader is not None:
@@ -724,7 +779,7 @@ class Link(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close the connection. Reading ends."""
-        if not self.is_closed and not self._gone.done():
+        if not self.is_closed and not self._is_gone:
             self._say_goodbye()
         self.is_closed = True
         for task in (self._answering, self._ending):
@@ -754,7 +809,9 @@ class Link(asyncio.BufferedProtocol):
 
     async def wait_closed(self) -> None:
         """Wait until the transport has let the socket go."""
-        await asyncio.shield(self._gone)
+        if not self._is_gone:
+            self._gone = self._gone or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._gone)
 
 
 # --- sessions --------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from .._lines_py import DEFAULT_MAX_LINE_SIZE
 from ..protocol import DEFAULT_MAX_FRAME_SIZE, Truncated
 from . import calls
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Literal
 
+    from ..ingest.following import Following, Until
+    from ..ingest.resume import Checkpoint
     from .calls import Api, Flow, Opened
     from .endpoint import Endpoint
     from .parameters import Moment
@@ -25,9 +28,11 @@ DEFAULT_TIMEOUT = 60.0
 TOO_LATE = "the engine did not answer in time"
 
 S = TypeVar("S")  # what opens a session: the session itself, or what can be awaited for it
+F = TypeVar("F")  # what follows a log
+G = TypeVar("G")  # what gathers logs
 
 
-class EngineBase(Generic[S]):
+class EngineBase(Generic[S, F, G]):
     """A container engine. It holds no connection: each call makes its own."""
 
     def __init__(self, endpoint: Endpoint, api: Api, *, auth: Any, timeout: float | None) -> None:
@@ -40,6 +45,12 @@ class EngineBase(Generic[S]):
         return f"<Engine {self.host} API {self.api_version}>"
 
     def _open(self, flow: Flow[Opened], max_frame_size: int | None, truncated: Truncated) -> S:
+        raise NotImplementedError
+
+    def _follow(self, following: Following) -> F:
+        raise NotImplementedError
+
+    def _gather(self, names: Sequence[str], **options: Any) -> G:
         raise NotImplementedError
 
     @property
@@ -219,6 +230,113 @@ class EngineBase(Generic[S]):
             tty=tty,
         )
         return self._open(flow, max_frame_size, truncated)
+
+    def follow(
+        self,
+        container: str,
+        *,
+        checkpoint: Checkpoint | str | None = None,
+        since: Moment | None = None,
+        tail: int | str = "all",
+        stdout: bool = True,
+        stderr: bool = True,
+        details: bool = False,
+        until: Until = "removed",
+        max_line_size: int = DEFAULT_MAX_LINE_SIZE,
+    ) -> F:
+        """Read the lines of a container's log for ever: across restarts of engine and container, and lost connections.
+
+        Each line comes once, and those of a stream in their order: docs/ingestion.md says what this rests on.
+
+        Args:
+            container: name or id.
+            checkpoint: where to go on: a Follower's `checkpoint`, or its text. Then `since` and `tail` do not matter.
+            since, tail, stdout, stderr, details: as for `logs`. `tail` holds until a line has come.
+            until: when iteration ends: "exited": once the container has stopped, "removed": once it is gone, None:
+                never: a container of the same name that takes its place is followed from its beginning.
+            max_line_size: largest line in bytes; a longer one comes in pieces. A checkpoint counts pieces: go on with
+                the same.
+
+        Returns:
+            A Follower: an iterator of Line, with timestamps. Nothing is asked of the engine before the first is wanted.
+
+        Raises:
+            NotFoundError: by iteration: there is no such container.
+            CheckpointError: by iteration, where it is not None: it is another container than the checkpoint's. At once,
+                where the text is no checkpoint.
+            EngineError: by iteration: the engine cannot read this log, or failed to answer again and again.
+            DaemonError, FramingError: by iteration: the log cannot be read where it was read before.
+            TypeError, ValueError: since, tail, until or max_line_size is none.
+        """
+        from ..ingest.following import Following
+
+        following = Following(
+            container,
+            checkpoint=checkpoint,
+            since=since,
+            tail=tail,
+            stdout=stdout,
+            stderr=stderr,
+            details=details,
+            until=until,
+            max_line_size=max_line_size,
+        )
+        return self._follow(following)
+
+    def gather(
+        self,
+        *names: str,
+        labels: Mapping[str, str] | Sequence[str] = (),
+        checkpoints: Mapping[str, Checkpoint | str] | None = None,
+        since: Moment | None = None,
+        tail: int | str = "all",
+        stdout: bool = True,
+        stderr: bool = True,
+        details: bool = False,
+        until: Literal["exited", None] = None,
+        max_bytes: int = 64 * 1024 * 1024,
+        max_line_size: int = DEFAULT_MAX_LINE_SIZE,
+    ) -> G:
+        """Read the lines of many containers at once, as they come and go.
+
+        Each container is followed as by `follow`: what holds for its lines holds here. They come in the order in which
+        containers had something to say, a piece of each at a time, so that none keeps another waiting. Who takes no
+        lines holds all of them up.
+
+        Args:
+            names: names, or ids (twelve digits or more), of the containers that are wanted, now or once they are there.
+                Without any: all.
+            labels: that they all have: a mapping, or "name" or "name=value".
+            checkpoints: where to go on: a gathering's `checkpoints`, or their texts. These containers' logs are read
+                even if they have stopped meanwhile.
+            since, tail, stdout, stderr, details, max_line_size: as for `follow`, for each container without a
+                checkpoint. `tail` is for those that run at the beginning; of others the whole log is read, or from
+                their start on where `tail` is given.
+            until: "exited" ends the iteration once none of them runs; None: never.
+            max_bytes: of what has been received and not been taken, for all of them; 4 KiB for each can be added.
+
+        Returns:
+            A Gathering: an iterator of (Source, Line). Nothing is asked of the engine before the first is wanted.
+
+        Raises:
+            EngineError: by iteration: the engine does not tell which containers there are. What goes wrong with one
+                container is in its Source's `error`, and in the log.
+            CheckpointError: at once: the text is none.
+            TypeError, ValueError: an argument is wrong.
+        """
+        return self._gather(
+            names,
+            labels=labels,
+            checkpoints=checkpoints,
+            since=since,
+            tail=tail,
+            stdout=stdout,
+            stderr=stderr,
+            details=details,
+            until=until,
+            max_bytes=max_bytes,
+            max_line_size=max_line_size,
+        )
 
 
 class Deadline:

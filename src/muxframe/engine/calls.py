@@ -17,10 +17,12 @@ Podman 4.3, 5.4 and 5.8 were seen to do.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
 
 from ..errors import BadRequestError, ConflictError, ConnectionLostError, EngineError, HandshakeError
@@ -30,6 +32,7 @@ from .podman import RepairedReplay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Literal
 
     from .endpoint import Endpoint
     from .parameters import Moment
@@ -212,6 +215,7 @@ class Opened:
         closes_stdin: whether a half-close reaches the container's stdin and the output goes on; None where nobody
             knows, or the container has no stdin anyway.
         has_timestamps, has_details: what each message of a log begins with.
+        has_repeats: a line may come twice in a row, where the engine rotates the log.
         delay: seconds between reads, for what comes in small pieces: engines write each frame of a log by itself.
     """
 
@@ -223,6 +227,7 @@ class Opened:
     closes_stdin: bool | None = None
     has_timestamps: bool = False
     has_details: bool = False
+    has_repeats: bool = False
     delay: float = 0.0
 
     def resize(self, height: int, width: int) -> Flow[None]:
@@ -338,7 +343,7 @@ def attach(
         _check_running(container, info, start=start, is_replay=logs and not stream)
         if api.podman is not None and logs and not stream:  # it would go on streaming
             return (yield from _logs(api, "container", path, info, _replay(stdout, stderr)))
-    is_tty = _has_tty(info) if tty is None else tty
+    is_tty = has_tty(info) if tty is None else tty
     query = {"stream": stream, "logs": logs, "stdin": stdin, "stdout": stdout, "stderr": stderr}
     request = api.request("POST", f"{path}/attach", query=_flags(query), upgrade="tcp")
     if detach_keys is not None:
@@ -510,8 +515,13 @@ def logs(
     timestamps: bool,
     details: bool,
     tty: bool | None,
+    is_http10: bool = True,
 ) -> Flow[Opened]:
-    """Read the log of a container, a service or a task."""
+    """Read the log of a container, a service or a task.
+
+    Over HTTP/1.0 it comes without a chunk of HTTP around each frame; over HTTP/1.1 the end of what an engine had to say
+    is told from that of a connection.
+    """
     minor = {"container": 0, "service": 25, "task": 29}.get(of)
     if minor is None:
         raise ValueError(f'of must be "container", "service" or "task", not {of!r}')
@@ -535,12 +545,13 @@ def logs(
     info: Mapping[str, Any] = {} if tty is None else {"Config": {"Tty": tty}}
     if tty is None and not _tells_framing(api):
         info = _document((yield Call(api.request("GET", path + ("/json" if of == "container" else "")))))
-    return (yield from _logs(api, of, path, info, query))
+    return (yield from _logs(api, of, path, info, query, is_http10))
 
 
-def _logs(api: Api, of: str, path: str, info: Mapping[str, Any], query: dict[str, str]) -> Flow[Opened]:
-    """Read a log; over HTTP/1.0, where it comes without a chunk of HTTP around each frame."""
-    request = api.request("GET", f"{path}/logs", query=query, is_http10=True)
+def _logs(
+    api: Api, of: str, path: str, info: Mapping[str, Any], query: dict[str, str], is_http10: bool = True
+) -> Flow[Opened]:
+    request = api.request("GET", f"{path}/logs", query=query, is_http10=is_http10)
     # Podman 4 sends the head only with the first byte of output
     is_late = api.podman is not None and api.podman < (5,) and query["follow"] == "1"
     try:
@@ -553,7 +564,7 @@ def _logs(api: Api, of: str, path: str, info: Mapping[str, Any], query: dict[str
         content_type = "" if link.head is None else link.head.content_type
         if not info and not (_tells_framing(api) and content_type in (MULTIPLEXED, RAW)):
             info = _document((yield Call(api.request("GET", path + ("/json" if of == "container" else "")))))
-        is_tty = _has_tty(info) if info else content_type == RAW
+        is_tty = has_tty(info) if info else content_type == RAW
     except BaseException:
         link.close()
         raise
@@ -565,6 +576,7 @@ def _logs(api: Api, of: str, path: str, info: Mapping[str, Any], query: dict[str
         is_tty=is_tty,
         has_timestamps=query["timestamps"] == "1",
         has_details=query["details"] == "1" and api.podman is None,
+        has_repeats=query["follow"] == "1" and api.podman is None and api.version < (1, 42),  # seen on 20.10
         delay=LOG_DELAY,
     )
 
@@ -603,6 +615,66 @@ def container_path(container: str, below: str = "") -> str:
 def inspect(api: Api, container: str) -> Flow[dict[str, Any]]:
     """Return what the engine knows of a container."""
     return _document((yield Call(api.request("GET", container_path(container, "/json")))))
+
+
+def phase(info: Mapping[str, Any]) -> Literal["created", "running", "stopped"]:
+    """Say where a container is in its life, by its inspect: "running" may be paused, or about to be restarted."""
+    state = _member(info, "State")
+    if state.get("Running") or state.get("Restarting"):
+        return "running"
+    return "created" if state.get("Status") in ("created", "configured", "initialized") else "stopped"
+
+
+def run_of(info: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what tells one run of a container from another: when it began, and when it ended."""
+    state = _member(info, "State")
+    return str(state.get("StartedAt")), str(state.get("FinishedAt"))
+
+
+def containers(
+    api: Api, labels: Sequence[str] = (), container: str | None = None
+) -> Flow[tuple[list[dict[str, Any]], int | None]]:
+    """List containers, stopped ones too.
+
+    Args:
+        api: the engine's.
+        labels: which all of them have: "name" or "name=value".
+        container: only this one, by its id.
+
+    Returns:
+        What the engine says of each (Id, Names, Labels, State), and the engine's time in seconds since 1970, from which
+        `events` misses nothing that is not in this list.
+    """
+    filters = {"label": list(labels)} if labels else {}
+    if container is not None:
+        filters["id"] = [container]
+    query = {"all": "1"} | ({"filters": json.dumps(filters)} if filters else {})
+    answer = yield Call(api.request("GET", "/containers/json", query=query))
+    listed = answer.json()
+    if not isinstance(listed, list) or not all(isinstance(each, dict) and "Id" in each for each in listed):
+        raise HandshakeError("the answer is no list of containers", answer.status)
+    try:
+        now = int(parsedate_to_datetime(answer.headers.get("date", "")).timestamp())
+    except ValueError:
+        now = None
+    return listed, now
+
+
+def events(api: Api, labels: Sequence[str], since: int | None) -> Flow[Any]:
+    """Return the link on which is told what happens to containers from a time on: JSON objects, one a line.
+
+    Their starts and removals: {"Action": "start" | "destroy" | "remove", "Actor": {"ID": ...}, "time": seconds, ...}.
+    """
+    filters = {"type": ["container"], "event": ["start", "destroy", "remove"]}
+    if labels:
+        filters["label"] = list(labels)
+    if api.podman is None:
+        filters["event"].remove("remove")
+    else:
+        filters["event"].remove("destroy")
+    query = {"filters": json.dumps(filters)} | ({} if since is None else {"since": str(since)})
+    request = api.request("GET", "/events", query=query, is_http10=True)
+    return (yield Open(request, is_late=True))  # some send the head with the first event
 
 
 def plain(request: Request) -> Flow[Response]:
@@ -681,7 +753,7 @@ def _member(info: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _has_tty(info: Mapping[str, Any]) -> bool:
+def has_tty(info: Mapping[str, Any]) -> bool:
     """Say whether a container, a service or a task has a TTY, by its inspect."""
     spec = _member(info, "Spec")
     container = _member(_member(spec, "TaskTemplate") or spec, "ContainerSpec")

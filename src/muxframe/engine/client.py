@@ -21,9 +21,12 @@ from .session import RECEIVE_SIZE, Link, Session, is_timeout, lost
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Literal, Self
 
+    from ..ingest.follow import Follower
+    from ..ingest.following import Following
+    from ..ingest.gather import Gathering
     from .calls import Flow, Opened, Step
     from .dial import Connection
     from .endpoint import Endpoint
@@ -80,7 +83,7 @@ def connect(
     raise ConnectionLostError(describe_failures(failures))
 
 
-class Engine(EngineBase["Session"]):
+class Engine(EngineBase["Session", "Follower", "Gathering"]):
     """A container engine: what `connect` returns. It holds no connection; each call makes its own.
 
     Safe to use from several threads.
@@ -90,6 +93,20 @@ class Engine(EngineBase["Session"]):
         check_limit(max_frame_size)
         check_truncated(truncated)
         return Session(self, self._run(flow), max_frame_size, truncated)
+
+    def _follow(self, following: Following) -> Follower:
+        from ..ingest.follow import Follower
+
+        return Follower(self, following)
+
+    def _gather(self, names: Sequence[str], **options: Any) -> Gathering:
+        from ..ingest.gather import Gathering
+        from . import aio
+
+        async def connect() -> aio.Engine:
+            return aio.Engine(self._endpoint, self._api, auth=self._auth, timeout=self._timeout)
+
+        return Gathering(connect, names, **options)
 
     def __enter__(self) -> Self:
         return self
