@@ -25,6 +25,7 @@ class Owner(Protocol):
 
     def spawn(self, name: str, work: Callable[[], None]) -> threading.Thread: ...
     def discard(self, container: Container) -> None: ...
+    def note(self, container: Container, action: str) -> None: ...
     def report(self, error: BaseException) -> None: ...
 
 
@@ -191,6 +192,7 @@ class Container:
         if self._owner is not None:
             raise ValueError(f"container {self.name!r} has been added to an engine before")
         self._owner = owner
+        owner.note(self, "create")
         self.log.keeps_lines = owner.flavor == "docker"
         if self.is_running:
             self._make_process()
@@ -207,6 +209,8 @@ class Container:
 
     def _make_process(self) -> None:
         self.started = time.time_ns()
+        if self._owner is not None:
+            self._owner.note(self, "start")
         self._thread = None
         self.process = Process(
             self.changed, self.stdin, self._write, tty=self.tty, command=self.command, config=self.config
@@ -255,6 +259,8 @@ class Container:
             self.stdin = Stdin(self.changed, tty=self.tty)
             outlets, self._outlets = self._outlets, []
             self.changed.notify_all()
+        if self._owner is not None:
+            self._owner.note(self, "die")
         for exec in self.execs:
             exec.kill()
         if self.auto_remove and self._owner is not None:

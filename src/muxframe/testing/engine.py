@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 from urllib.parse import parse_qsl
 
 import h11
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Seconds that close() gives the threads. They end by themselves; a script that ignores Killed does not.
 CLOSING_TIME = 1.0
+
+BACKLOG = 128
 
 
 class LoopbackEngine:
@@ -98,20 +100,25 @@ class LoopbackEngine:
         self._woken = threading.Condition(self._lock)
         self._releases = 0
         self._directory: str | None = None
+        self._address: Any = None  # while it is stopped
+        self.events: list[tuple[int, str, Container]] = []  # nanoseconds since 1970, what, to which
+        self.happened = threading.Condition()
+        self._is_stopped = False
         self._listener = self._listen_unix() if transport == "unix" else self._listen_tcp()
-        self.spawn("accept", self._accept)
+        self._acceptor = self._spawn_acceptor()
+
+    def _spawn_acceptor(self) -> threading.Thread:
+        listener = self._listener
+        return self.spawn("accept", lambda: self._accept(listener))
 
     def _listen_unix(self) -> socket.socket:
         self._directory = tempfile.mkdtemp(prefix="muxframe-")
         path = os.path.join(self._directory, "engine.sock")
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(path)
-        listener.listen(128)
         self.host = f"unix://{path}"
-        return listener
+        return _listen_unix(path)
 
     def _listen_tcp(self) -> socket.socket:
-        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         self.host = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
         return listener
 
@@ -176,6 +183,36 @@ class LoopbackEngine:
             self._releases += 1
             self._woken.notify_all()
 
+    def stop(self) -> None:
+        """Be away: no connection survives, and none is accepted before `restart`. Containers run on."""
+        with self._lock:
+            if self.is_closed or self._is_stopped:
+                raise ValueError("the engine does not run")
+            self._is_stopped = True
+            address = self._listener.getsockname()
+        self._wake_listener()
+        self._acceptor.join(CLOSING_TIME)
+        self._listener.close()
+        if isinstance(address, str):
+            os.unlink(address)
+        with self._lock:
+            wires = list(self._wires)
+        for wire in wires:
+            wire.abort()
+        self._address = address
+
+    def restart(self) -> None:
+        """Be there again after `stop`, at the same address."""
+        with self._lock:
+            if self.is_closed or not self._is_stopped:
+                raise ValueError("the engine was not stopped")
+            unix = isinstance(self._address, str)
+            self._listener = (
+                _listen_unix(self._address) if unix else socket.create_server(self._address, backlog=BACKLOG)
+            )
+            self._is_stopped = False
+        self._acceptor = self._spawn_acceptor()
+
     def close(self) -> None:
         """End everything: connections, scripts, threads, and the socket's directory. What went wrong is in `errors`."""
         with self._woken:
@@ -184,7 +221,8 @@ class LoopbackEngine:
             self.is_closed = True
             self._woken.notify_all()
             containers, wires = list(self._containers), list(self._wires)
-        self._wake_listener()
+        if not self._is_stopped:
+            self._wake_listener()
         for wire in wires:
             wire.abort()
         for container in containers:
@@ -260,6 +298,18 @@ class LoopbackEngine:
             if container in self._containers:
                 self._containers.remove(container)
         container.remove()
+        self.note(container, "destroy" if self.personality.is_docker else "remove")
+
+    def note(self, container: Container, action: str) -> None:
+        """Remember that something has happened to a container, and tell who wants to know."""
+        with self.happened:
+            self.events.append((time.time_ns(), action, container))
+            self.happened.notify_all()
+
+    def containers(self) -> list[Container]:
+        """List the containers."""
+        with self._lock:
+            return [each for each in self._containers if each.kind == "container"]
 
     def script_for(self, commands: Commands, command: Sequence[str]) -> Script | None:
         """Return the script of a command, or None."""
@@ -290,11 +340,11 @@ class LoopbackEngine:
 
     # --- connections -------------------------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
-            sock, _ = self._listener.accept()
+            sock, _ = listener.accept()
             with self._lock:
-                if self.is_closed:
+                if self.is_closed or self._is_stopped:
                     return sock.close()
                 wire = Wire(sock) if self._tls is None else TlsWire(sock, self._tls)
                 self._wires.add(wire)
@@ -366,6 +416,13 @@ class LoopbackEngine:
         body = f"400 Bad Request: {why}"
         head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {PLAIN}\r\nConnection: close\r\n\r\n"
         wire.send((head + body).encode())
+
+
+def _listen_unix(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(BACKLOG)
+    return listener
 
 
 class _Planted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -128,6 +129,84 @@ def describe(container: Container) -> dict[str, object]:
     }
 
 
+def list_containers(x: Exchange, _: str) -> None:
+    """GET /containers/json."""
+    filters = Filters(x)
+    listed = [each for each in x.engine.containers() if x.request.flag("all") or each.is_running]
+    x.json([summarize(each) for each in listed if filters.take(each)])
+
+
+def summarize(container: Container) -> dict[str, object]:
+    """Return what a list says of a container."""
+    return {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": container.config.get("Image", "image"),
+        "Command": " ".join(container.command),
+        "Created": container.created // 10**9,
+        "Labels": container.labels,
+        "State": container.state,
+        "Status": container.state.capitalize(),
+    }
+
+
+class Filters:
+    """What a request's `filters` let through: those that clients of logs use, and no others."""
+
+    def __init__(self, x: Exchange) -> None:
+        try:
+            asked = json.loads(x.request.query.get("filters") or "{}")
+            self._wanted = {name: list(values) for name, values in asked.items()}
+        except (ValueError, AttributeError, TypeError):
+            raise RefusedError(400, "invalid filter") from None
+
+    def take(self, container: Container) -> bool:
+        """Say whether a container is among them."""
+        labels = {*container.labels, *(f"{name}={value}" for name, value in container.labels.items())}
+        names, ids = self._wanted.get("name"), self._wanted.get("id")
+        return (
+            (not names or any(name in container.name for name in names))
+            and (not ids or any(container.id.startswith(id) for id in ids))
+            and labels.issuperset(self._wanted.get("label", ()))
+        )
+
+    def take_event(self, action: str, container: Container) -> bool:
+        """Say whether an event is among them."""
+        actions = self._wanted.get("event")
+        return (not actions or action in actions) and self.take(container)
+
+
+def events(x: Exchange, _: str) -> None:
+    """GET /events: what happened since, and what happens, each as one JSON object in a line."""
+    filters = Filters(x)
+    since = int(x.request.query.get("since") or 0) * 10**9
+    log, position = x.engine.events, 0
+    if not since:
+        position = len(log)
+    x.start_body(JSON)
+    while True:
+        x.watch(x.engine.happened, lambda known=position: len(log) > known)  # type: ignore[misc]
+        for time, action, container in log[position:]:
+            if time >= since and filters.take_event(action, container):
+                x.send(dump(describe_event(time, action, container)))
+        position = len(log)
+
+
+def describe_event(time: int, action: str, container: Container) -> dict[str, object]:
+    """Return an event as it is sent."""
+    attributes = {**container.labels, "image": "image", "name": container.name}
+    return {
+        "status": action,
+        "id": container.id,
+        "Type": "container",
+        "Action": action,
+        "Actor": {"ID": container.id, "Attributes": attributes},
+        "scope": "local",
+        "time": time // 10**9,
+        "timeNano": time,
+    }
+
+
 def go_time(nanoseconds: int, *, whole_seconds: bool = False) -> str:
     """Write a time, in nanoseconds since 1970, as Go does; 0 is Go's zero time."""
     if not nanoseconds:
@@ -149,15 +228,29 @@ def start(x: Exchange, name: str) -> None:
 
 
 def stop(x: Exchange, name: str) -> None:
-    """POST /containers/{id}/stop: SIGTERM, and SIGKILL a while later."""
+    """POST /containers/{id}/stop."""
     container = x.container(name)
     if not container.is_running:
         return x.reply(304)
+    _stop(x, container)
+    x.reply(204)
+
+
+def restart(x: Exchange, name: str) -> None:
+    """POST /containers/{id}/restart."""
+    container = x.container(name)
+    if container.is_running:
+        _stop(x, container)
+    container.start()
+    x.reply(204)
+
+
+def _stop(x: Exchange, container: Container) -> None:
+    """SIGTERM, and SIGKILL a while later."""
     container.kill(15)
     timeout = float(x.request.query.get("t") or x.request.query.get("timeout") or STOP_TIMEOUT)
     if not x.watch(container.changed, lambda: not container.is_running, timeout):
         container.kill(SIGKILL)
-    x.reply(204)
 
 
 def kill(x: Exchange, name: str) -> None:
