@@ -9,6 +9,8 @@
     muxframe.recover(source)              what can be saved of a damaged archive
     muxframe.FrameWriter, pack_frame      the way back
     muxframe.attach, exec, logs           streams of Docker and Podman, through muxframe.connect()
+    muxframe.follow, gather               logs of one container, or of many, for ever: lines that survive restarts
+    muxframe.wait_for                     up to a line that matches
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from .batches import batches
 from .copying import copy, frames
 from .errors import (
     BadRequestError,
+    CheckpointError,
     ConflictError,
     ConnectionLostError,
     DaemonError,
@@ -30,6 +33,7 @@ from .errors import (
     FramingError,
     HandshakeError,
     MuxframeError,
+    NoMatchError,
     NotFoundError,
     ReservedBytesError,
     SinkError,
@@ -42,7 +46,8 @@ from .recovery import Gap, recover
 from .sinks import FrameWriter
 
 if TYPE_CHECKING:
-    from .engine import Engine, Session, attach, connect, exec, logs
+    from .engine import Engine, Session, attach, connect, exec, follow, gather, logs
+    from .ingest import Checkpoint, wait_for
 
 __version__ = "0.1.0"
 
@@ -51,6 +56,8 @@ __all__ = [
     "HEADER_SIZE",
     "BadRequestError",
     "BatchBuilder",
+    "Checkpoint",
+    "CheckpointError",
     "Chunk",
     "ConflictError",
     "ConnectionLostError",
@@ -71,6 +78,7 @@ __all__ = [
     "LineBatch",
     "LineSplitter",
     "MuxframeError",
+    "NoMatchError",
     "NotFoundError",
     "ReservedBytesError",
     "Session",
@@ -85,26 +93,31 @@ __all__ = [
     "demux",
     "demux_into",
     "exec",
+    "follow",
     "frames",
+    "gather",
     "lines",
     "logs",
     "pack_frame",
     "recover",
+    "wait_for",
 ]
 
-_ENGINE = ("Engine", "Session", "attach", "connect", "exec", "logs")
+#: What is imported when it is first asked for: the attach wrapper needs h11.
+_LATE = {
+    **dict.fromkeys(("Engine", "Session", "attach", "connect", "exec", "follow", "gather", "logs"), "engine"),
+    **dict.fromkeys(("Checkpoint", "wait_for"), "ingest"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the attach wrapper, and h11 with it, when it is first asked for."""
-    if name not in _ENGINE:
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    engine = import_module(f"{__name__}.engine")
-    globals().update({each: getattr(engine, each) for each in _ENGINE})
-    return globals()[name]
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ENGINE})
+    return sorted({*globals(), *_LATE})

@@ -1,0 +1,55 @@
+"""Logs, from one container to a fleet: lines that survive restarts, gathered, and kept.
+
+    resume.py       where one is in a log, and how to get back there; no I/O
+    following.py    what following one log consists of, step by step; no I/O
+    follow.py aio.py    the two shells around that: Follower, blocking and on asyncio
+    gather.py       many containers at once
+    sinks.py        files that rotate, JSON lines, Parquet, the logging module
+    waiting.py      wait_for: up to a line that matches
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .follow import Follower
+    from .gather import AsyncGathering, Gathering, Source
+    from .resume import Checkpoint
+    from .sinks import Files, JsonLines, LineSink, Logging, Parquet, Queued, json_line, text_line
+    from .waiting import Found, wait_for
+
+__all__ = [
+    "AsyncGathering",
+    "Checkpoint",
+    "Files",
+    "Follower",
+    "Found",
+    "Gathering",
+    "JsonLines",
+    "LineSink",
+    "Logging",
+    "Parquet",
+    "Queued",
+    "Source",
+    "json_line",
+    "text_line",
+    "wait_for",
+]
+
+_HOMES = {
+    "follow": ("Follower",),
+    "gather": ("AsyncGathering", "Gathering", "Source"),
+    "resume": ("Checkpoint",),
+    "sinks": ("Files", "JsonLines", "LineSink", "Logging", "Parquet", "Queued", "json_line", "text_line"),
+    "waiting": ("Found", "wait_for"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, and no more: not everybody needs asyncio."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
