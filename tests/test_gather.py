@@ -226,7 +226,7 @@ def test_memory_is_bounded(gather: Gather) -> None:
         while taken < 1000:
             taken += len(gathering.read()[1])
             least = min(least, gathering._gathering._room.left)
-        assert -10 * (LEAST + 16_384) <= least < 50_000  # what comes with a head is not asked for
+        assert -10 * (LEAST + 65_536) <= least < 50_000  # what comes with a head is not asked for
 
 
 def test_room() -> None:

@@ -139,6 +139,7 @@ class Following:
         self._is_known = False  # the container was seen
         self._unfinished: Sequence[Line] = ()  # lines that a connection's end has cut off
         self._done: tuple[str, str] | None = None  # the run whose log was read to its end
+        self._is_caught_up = False  # the log was read up to something like its end
         self._refusals = 0  # of the engine's to answer, in a row
         LineSplitter(max_line_size=max_line_size)  # raises what it does not take
 
@@ -159,7 +160,7 @@ class Following:
             phase, run, is_tty = yield from self._look()
             if phase != "running" and run == self._done:
                 return True
-            is_whole = yield from self._read(phase == "running", is_tty)
+            is_all = yield from self._read(phase == "running", is_tty)
         except NotFoundError:
             if self._until is not None and not self._is_known:
                 raise
@@ -169,7 +170,7 @@ class Following:
         except (ConnectionLostError, TimeoutError, EngineError) as error:
             self._consider(error)
             return True
-        if is_whole and phase != "running":
+        if is_all and phase != "running":
             yield from self._deliver_unfinished()
             self._done = run
             return not (self._until == "exited" and phase == "stopped")
@@ -190,7 +191,9 @@ class Following:
         self._is_known = True
         return calls.phase(info), calls.run_of(info), calls.has_tty(info)
 
-    def _logs(self, api: Api, container: str, since: int, follow: bool, is_tty: bool) -> Flow[Opened]:
+    def _logs(
+        self, api: Api, container: str, since: int, follow: bool, is_tty: bool, is_http10: bool
+    ) -> Flow[Opened]:
         stdout, stderr, details = self._wanted
         return calls.logs(
             api,
@@ -205,7 +208,7 @@ class Following:
             stderr=stderr,
             details=details,
             tty=is_tty,
-            is_http10=follow,  # of a log that is read for the last time a proper end must be seen
+            is_http10=is_http10,
         )
 
     def _consider(self, error: Exception) -> None:
@@ -217,11 +220,16 @@ class Following:
         _logger.info("%s: %s", self.name, error)
 
     def _read(self, follow: bool, is_tty: bool) -> Generator[Step, Any, bool]:
-        """Read the log to its end; return whether that was a proper one."""
+        """Read the log to its end; return whether that certainly is all of it.
+
+        Over HTTP/1.0, which is much cheaper, an engine's end of a log looks like that of the engine. So a stopped
+        container's log is read once more, from near its end, over HTTP/1.1.
+        """
+        is_http10 = follow or not self._is_caught_up
         checkpoint = self.checkpoint
         assert checkpoint is not None
         since = checkpoint.resume_since(self._unfinished)
-        opened = yield Ask(self._logs, (checkpoint.container, since, follow, is_tty))
+        opened = yield Ask(self._logs, (checkpoint.container, since, follow, is_tty, is_http10))
         splitter = LineSplitter(
             raw=opened.is_raw, timestamps=True, details=opened.has_details, max_line_size=self._max_line_size
         )
@@ -261,7 +269,8 @@ class Following:
             self._unfinished = replay.new(unfinished)
             if has_new:
                 self._backoff.reset()
-        return is_whole
+            self._is_caught_up = is_whole
+        return is_whole and not is_http10
 
     def _deliver(self, lines: list[Line]) -> Generator[Step, Any, None]:
         if lines:
