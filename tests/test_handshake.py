@@ -609,3 +609,11 @@ def test_bodies_may_stand_one_behind_the_other() -> None:
         stream += body.feed(chunks[cut:]) if cut < len(chunks) else b""
         assert body.is_over
         assert muxframe.demux(stream) == (b"out0\n", b"err0")
+
+
+def test_what_cannot_be_said_is_not_repeated() -> None:
+    """A token that was read from a file often ends in a line feed; the exception may end in a log."""
+    request = Request("GET", "/_ping", headers={"Authorization": "Bearer s3cret\n"})
+    assert "s3cret" not in repr(request)
+    with pytest.raises(ValueError, match="cannot be said in HTTP: Illegal header value$"):
+        Conversation().send(request)

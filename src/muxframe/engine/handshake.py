@@ -14,6 +14,7 @@ Source: RFC 9112; Docker Engine API, "Attach to a container", hijacking.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -70,7 +71,7 @@ class Request:
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # a token may be among them
     body: Any = None
     upgrade: str = ""
     is_http10: bool = False
@@ -305,7 +306,8 @@ class Conversation:
             wire += (self._connection.send(h11.Data(data=content)) or b"") if content else b""
             wire += self._connection.send(h11.EndOfMessage()) or b""
         except h11.LocalProtocolError as error:
-            raise ValueError(f"cannot be said in HTTP: {error}") from None
+            text = re.split(r" b['\"]", str(error))[0]  # without the value, which may be a token
+            raise ValueError(f"cannot be said in HTTP: {text}") from None
         if request.is_http10:  # h11 writes 1.1 only, and reads both
             wire = wire.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1)
         return wire
