@@ -617,3 +617,12 @@ def test_what_cannot_be_said_is_not_repeated() -> None:
     assert "s3cret" not in repr(request)
     with pytest.raises(ValueError, match="cannot be said in HTTP: Illegal header value$"):
         Conversation().send(request)
+
+
+def test_a_body_behind_one_that_has_ended_with_the_head() -> None:
+    conversation = Conversation()
+    conversation.send(Request("POST", "/attach"), stream=True)
+    conversation.receive(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(FRAMES), FRAMES))
+    received, first = conversation.take_over()
+    assert first is not None and received == FRAMES
+    assert StackedBody(first, RepairedReplay()).is_over  # to wait for more would be to wait for ever

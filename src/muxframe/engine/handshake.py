@@ -202,6 +202,7 @@ class StackedBody(Body):
     def __init__(self, first: Body, second: Body) -> None:
         self._first = first
         self._second = second
+        self.is_over = first.is_over  # with the head: then nothing may come any more, not even the connection's end
 
     def feed(self, data: Buffer) -> bytes:
         packed = self._first.feed(data)
