@@ -234,6 +234,7 @@ INTERNAL = b'{"metadata":{},"status":"Failure","message":"no such file","reason"
         (V4, INTERNAL, None, "no such file"),
         (V4, b'{"status":"Failure","reason":"Forbidden"}', None, "Forbidden"),
         (V4, b'{"status":"Failure"}', None, '{"status":"Failure"}'),
+        (V4, rb'{"status":"Failure","message":"\ud800"}', None, "?"),
         (V4, b"plain text", None, "plain text"),
         (V4, b"\xff", None, "\ufffd"),
         (V4, b"[1]", None, "[1]"),

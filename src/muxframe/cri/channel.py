@@ -151,7 +151,7 @@ class ChannelBody(WebSocketBody):
         self.exit_code, failure = _read_status(text) if self._has_json_status else _read_text(text)
         if not failure:
             return b""
-        return _frame(Stream.SYSTEMERR, failure.encode()[:MAX_SYSTEMERR_SIZE])
+        return _frame(Stream.SYSTEMERR, failure.encode("utf-8", "replace")[:MAX_SYSTEMERR_SIZE])
 
     # Sending.
 
