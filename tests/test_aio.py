@@ -253,6 +253,34 @@ def test_a_slow_reader_is_backpressure(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(("read", "piece"), [(aio.frames, pack(1, b"")), (aio.lines, pack(1, b"\n" * 100))])
+def test_what_is_empty_is_backpressure_too(run: Run, read: Any, piece: bytes) -> None:
+    """Empty frames and lines have no payload, but each takes memory while it waits."""
+    wire = piece * (8_000_000 // len(piece))
+    ours, theirs = socket.socketpair()
+    sent = [0]
+
+    def send() -> None:
+        try:
+            for start in range(0, len(wire), 10_000):
+                theirs.sendall(wire[start : start + 10_000])
+                sent[0] = start
+        except OSError:  # the reader has left
+            pass
+
+    async def main() -> None:
+        async with read(ours) as reader:
+            thread = threading.Thread(target=send, daemon=True)
+            thread.start()
+            await anext(reader)
+            await asyncio.sleep(0.5)
+            assert sent[0] < 2_000_000
+        await asyncio.to_thread(thread.join)
+        theirs.close()
+
+    run(main())
+
+
 def test_close_ends_a_read(run: Run) -> None:
     async def main() -> None:
         ours, theirs = socket.socketpair()

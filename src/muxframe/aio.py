@@ -23,7 +23,7 @@ from ._framing_py import RECEIVE_BUFFER_SIZE, again, check_truncated, readable
 from ._lines import Line, LineSplitter
 from ._lines_py import DEFAULT_MAX_LINE_SIZE
 from .errors import DaemonError, FramingError, SinkError, TruncatedStreamError
-from .protocol import DEFAULT_MAX_FRAME_SIZE, Chunk, Copied, Stream, Truncated
+from .protocol import DEFAULT_MAX_FRAME_SIZE, HEADER_SIZE, Chunk, Copied, Stream, Truncated
 from .sinks import clear, open_sink
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ __all__ = [
     "wait_for",
 ]
 
-#: Bytes of payload that wait to be taken before receiving pauses. One receive may go beyond it.
+#: Bytes of frames that wait to be taken before receiving pauses. One receive may go beyond it.
 HIGH_WATER = 256 * 1024
 
 T = TypeVar("T", Chunk, Frame, Line, LineBatch)
@@ -94,7 +94,7 @@ class Reader(asyncio.BufferedProtocol, Generic[T]):
         self._source = source
         self._is_truncated_ignored = truncated == "ignore"
         self._waiting: deque[T] = deque()
-        self._size = 0  # payload bytes in _waiting
+        self._size = 0  # of what is in _waiting
         self._fault: BaseException | None = None
         self._is_over = False
         self._transport: Any = None
@@ -281,11 +281,12 @@ class Reader(asyncio.BufferedProtocol, Generic[T]):
 
 
 def _size_of(item: Chunk | Frame | Line | LineBatch) -> int:
+    """Return what an item counts: empty frames and lines count, too, or any number of them could wait."""
     if isinstance(item, tuple):
-        return len(item[1])
+        return len(item[1]) + HEADER_SIZE
     if isinstance(item, Frame):
-        return len(item)
-    return len(item.data) if isinstance(item, Line) else HIGH_WATER  # one batch waits at a time
+        return len(item) + HEADER_SIZE
+    return len(item.data) + HEADER_SIZE if isinstance(item, Line) else HIGH_WATER  # one batch waits at a time
 
 
 class ReceiveBuffer:
