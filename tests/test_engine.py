@@ -850,6 +850,18 @@ def test_close_ends_a_write(bench: Bench, transport: str) -> None:
         join(1)
 
 
+@pytest.mark.parametrize("read", ["chunks", "lines", "batches"])
+def test_close_inside_a_frame_is_an_end(bench: Bench, read: str) -> None:
+    client = bench(Container("c"), on_exec=SAYS)
+    bench.engine.fault("exec-start", Fault(stall=len(WIRE) - 2))
+    session = client.exec("c", "say")
+    join = in_thread(lambda: list(getattr(session, read)()))
+    time.sleep(0.2)
+    session.close()
+    join(5)
+    bench.engine.release()
+
+
 def test_use_after_close(bench: Bench) -> None:
     client = bench(Container("c", cat, open_stdin=True, stdin_once=True))
     session = client.attach("c", stdin=True)

@@ -376,7 +376,7 @@ class Session(SessionBase):
             max_bytes=max_bytes,
             max_line_size=max_line_size,
         )
-        return BatchReader(_Wire(self), builder, ignore_truncated=self._truncated == "ignore")
+        return _Batches(self, builder, ignore_truncated=self._truncated == "ignore")
 
     def copy_to(self, stdout: AnySink, stderr: AnySink = None, /, *, delay: float | None = None) -> Copied:
         """Copy the rest of the payload to two sinks, as `muxframe.copy` does.
@@ -598,6 +598,19 @@ class _Wire(Source):
 
     def readinto(self, buffer: memoryview, /) -> int:
         return self._session._readinto(buffer)
+
+
+class _Batches(BatchReader):
+    """Batches that end where the session is closed, which may be inside a frame."""
+
+    def __init__(self, session: Session, builder: BatchBuilder, *, ignore_truncated: bool) -> None:
+        super().__init__(_Wire(session), builder, ignore_truncated=ignore_truncated)
+        self._session = session
+
+    def _next_piece(self) -> memoryview:
+        piece = super()._next_piece()
+        self._ignore_truncated = self._ignore_truncated or self._session.closed
+        return piece
 
 
 class _UntilClosed(Generic[T]):
