@@ -11,6 +11,7 @@ import pytest
 from muxframe import errors
 from muxframe.errors import (
     BadRequestError,
+    CheckpointError,
     ConflictError,
     ConnectionLostError,
     DaemonError,
@@ -19,6 +20,7 @@ from muxframe.errors import (
     FramingError,
     HandshakeError,
     MuxframeError,
+    NoMatchError,
     NotFoundError,
     ReservedBytesError,
     SinkError,
@@ -65,6 +67,8 @@ ALL: list[tuple[MuxframeError, str]] = [
     (BadRequestError("bad keys", 400, "Bad Request"), "400 Bad Request: bad keys"),
     (HandshakeError("not HTTP"), "not HTTP"),
     (ConnectionLostError("reset"), "reset"),
+    (CheckpointError("not a checkpoint: ''"), "not a checkpoint: ''"),
+    (NoMatchError("ready", []), "the output ended without a line that matches 'ready'"),
 ]
 
 

@@ -280,7 +280,7 @@ class NoMatchError(MuxframeError, EOFError):
         lines: the lines that came, or the last of them.
     """
 
-    def __init__(self, pattern: str, lines: Sequence[Line]) -> None:
+    def __init__(self, pattern: str | bytes, lines: Sequence[Line]) -> None:
         super().__init__(pattern)
         self.pattern = pattern
         self.lines = list(lines)

@@ -50,16 +50,12 @@ class _Search:
         return None if self._end is None else max(self._end - time.monotonic(), 0.001)
 
     def late(self) -> TimeoutError:
-        error = TimeoutError(f"no line that matches {self._shown} came in time")
+        error = TimeoutError(f"no line that matches {self._pattern.pattern!r} came in time")
         error.lines = list(self._lines)  # type: ignore[attr-defined]
         return error
 
     def over(self) -> NoMatchError:
-        return NoMatchError(self._shown, list(self._lines))
-
-    @property
-    def _shown(self) -> str:
-        return repr(self._pattern.pattern)
+        return NoMatchError(self._pattern.pattern, list(self._lines))
 
 
 def wait_for(source: Any, pattern: Pattern, *, timeout: float | None = None) -> Found:
