@@ -108,7 +108,7 @@ class FakeEngine:
         return Front(self, api).logs("c", **options)
 
 
-class Front(EngineBase[Opened, Any]):
+class Front(EngineBase[Opened, Any, Any]):
     """What users call, with its defaults."""
 
     def __init__(self, engine: FakeEngine, api: Api) -> None:
