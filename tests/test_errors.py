@@ -10,6 +10,7 @@ import pytest
 
 from muxframe import errors
 from muxframe.errors import (
+    ArchiveError,
     BadRequestError,
     CheckpointError,
     ConflictError,
@@ -69,6 +70,7 @@ ALL: list[tuple[MuxframeError, str]] = [
     (ConnectionLostError("reset"), "reset"),
     (CheckpointError("not a checkpoint: ''"), "not a checkpoint: ''"),
     (NoMatchError("ready", []), "the output ended without a line that matches 'ready'"),
+    (ArchiveError("a.idx: is damaged"), "a.idx: is damaged"),
 ]
 
 

@@ -23,6 +23,7 @@ from ._lines import Line, LineSplitter
 from .batches import batches
 from .copying import copy, frames
 from .errors import (
+    ArchiveError,
     BadRequestError,
     CheckpointError,
     ConflictError,
@@ -54,6 +55,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BACKEND",
     "HEADER_SIZE",
+    "ArchiveError",
     "BadRequestError",
     "BatchBuilder",
     "Checkpoint",

@@ -15,6 +15,7 @@
         HandshakeError                      the answer was not a usable one
       ConnectionLostError(ConnectionError)  the engine went away
       CheckpointError(ValueError)           not a checkpoint, or another container's
+      ArchiveError(ValueError)              an archive's index, or its compression, is damaged, or another's
       NoMatchError(EOFError)                the output ended without what was waited for
 
 Misuse stays TypeError, ValueError, BufferError and RuntimeError. A source's own errors (OSError, TimeoutError)
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .protocol import Chunk, Copied, DemuxedInto
 
 __all__ = [
+    "ArchiveError",
     "BadRequestError",
     "CheckpointError",
     "ConflictError",
@@ -270,6 +272,10 @@ class ConnectionLostError(MuxframeError, ConnectionError):
 
 class CheckpointError(MuxframeError, ValueError):
     """Text that is no checkpoint, or a checkpoint of another container."""
+
+
+class ArchiveError(MuxframeError, ValueError):
+    """An archive whose index is damaged or another archive's, or whose compressed data is damaged."""
 
 
 class NoMatchError(MuxframeError, EOFError):
