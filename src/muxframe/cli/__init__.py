@@ -1,9 +1,10 @@
-"""The command line: `muxframe demux | mux | inspect | attach | exec | logs | bench | completion | man`.
+"""The command line: `muxframe demux | mux | inspect | attach | exec | logs | record | index | lines | bench | ...`.
 
     parser.py    every option and its help: the one source of --help, completion and man page
-    demux.py mux.py inspect.py attach.py exec.py logs.py bench.py manual.py     a command each
+    demux.py mux.py inspect.py attach.py exec.py logs.py record.py index.py lines.py bench.py manual.py
+                                            a command each
     files.py interrupt.py progress.py       what they share
-    sessions.py keyboard.py terminal.py signals.py      what attach, exec and logs share
+    sessions.py keyboard.py terminal.py signals.py      what attach, exec, logs and record share
 
 Here is what holds for all of them: which module runs, and what an end that is not a success looks like. Everything a
 command does not need is imported late or not at all, so that it starts fast.

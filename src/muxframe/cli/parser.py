@@ -94,10 +94,27 @@ A moment is seconds since the epoch, RFC 3339 (2026-11-21, 2026-11-21T04:36:06Z;
 duration before now (90s, 10m, 1h30m).
 """
 
+RECORD = """\
+Record a container's log into a new file, with timestamps, and an index of it into FILE.idx.
+
+FILE is compressed if its name ends in .gz or .zst. However the command ends, FILE ends where a frame does, and the
+index is right.
+"""
+
+INDEX = """\
+Make the index of a recorded stream anew: FILE.idx. Say what the log was asked for: nothing is guessed.
+"""
+
+LINES = """\
+Print the lines of a recorded stream. With an index, what is not of the time asked for is not read.
+
+A moment is as for logs. Lines that have no timestamp are of no time.
+"""
+
 LINES_JSON = """\
 --json prints an object for each line of output:
   stream       stdout or stderr
-  timestamp    with logs --timestamps: RFC 3339, UTC, to the nanosecond; left out where the line has none
+  timestamp    with logs --timestamps, and of an archive: RFC 3339, UTC, to the nanosecond; left out where there is none
   details      with logs --details: an object of what the log driver was told to add
   data         the line without its end, where it is valid UTF-8
   base64       its bytes, where it is not
@@ -147,6 +164,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_exec(commands)
     _add_logs(commands)
     _add_cri(commands)
+    _add_record(commands)
+    _add_index(commands)
+    _add_lines(commands)
     _add_bench(commands)
     completion = _add(commands, "completion", "manual", "print a shell's completion", COMPLETION)
     completion.add_argument("shell", choices=SHELLS, help="the shell to complete in")
@@ -261,7 +281,42 @@ def _add_logs(commands: Any) -> None:
     logs.add_argument("container", metavar="CONTAINER", help="name or id")
 
 
+def _add_record(commands: Any) -> None:
+    record = _add(commands, "record", "record", "record a container's log", RECORD)
+    _add_host(record)
+    record.add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")
+    record.add_argument("--since", metavar="MOMENT", help="only what was written from then on: as for logs")
+    record.add_argument("--until", metavar="MOMENT", help="only what was written before")
+    record.add_argument("-n", "--tail", default="all", metavar="LINES", help="only so many at the end (default: all)")
+    record.add_argument("--details", action="store_true", help="record what the log driver was told to add, too")
+    record.add_argument("container", metavar="CONTAINER", help="name or id")
+    record.add_argument("file", metavar="FILE", help="the archive; it must not exist")
+
+
+def _add_index(commands: Any) -> None:
+    index = _add(commands, "index", "index", "make the index of a recorded stream", INDEX)
+    index.add_argument("--raw", action="store_true", help="it is a terminal's: no frames")
+    index.add_argument("-t", "--timestamps", action="store_true", help="it has timestamps")
+    index.add_argument("--details", action="store_true", help="it has details")
+    index.add_argument("file", metavar="FILE", help="the archive")
+
+
+def _add_lines(commands: Any) -> None:
+    lines = _add(commands, "lines", "lines", "print the lines of a recorded stream", LINES, LINES_JSON)
+    lines.add_argument("--since", metavar="MOMENT", help="only lines from then on")
+    lines.add_argument("--until", metavar="MOMENT", help="only lines before")
+    lines.add_argument("-t", "--timestamps", action="store_true", help="put its time before each line that has one")
+    _add_outputs(lines)
+    lines.add_argument("file", metavar="FILE", help="the archive")
+
+
 def _add_engine(command: argparse.ArgumentParser) -> None:
+    """Add what is the same wherever a session's output is delivered."""
+    _add_host(command)
+    _add_outputs(command)
+
+
+def _add_host(command: argparse.ArgumentParser) -> None:
     """Add what is the same wherever an engine is asked."""
     engine = command.add_mutually_exclusive_group()
     engine.add_argument(
@@ -269,6 +324,10 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
     )
     engine.add_argument("--context", metavar="NAME", help="the engine of this Docker context")
     command.add_argument("--tls", metavar="DIR", help="verify with the ca.pem, cert.pem and key.pem in it")
+
+
+def _add_outputs(command: argparse.ArgumentParser) -> None:
+    """Add what is the same wherever lines are delivered."""
     command.add_argument("--stdout", metavar="FILE", help="where stdout goes; - is this process's stdout (default)")
     ways = command.add_mutually_exclusive_group()
     ways.add_argument(

@@ -92,16 +92,16 @@ class Output:
     def _deliver_json(self, session: Session) -> None:
         sink = open_sink(self._stdout.descriptor)
         for line in session.lines():
-            text = json.dumps(_json_line(line)) + "\n"
+            text = json.dumps(json_line(line)) + "\n"
             with Naming(self._stdout.name):
                 sink.write(memoryview(text.encode()))
 
 
-def _json_line(line: Line) -> dict[str, Any]:
+def json_line(line: Line) -> dict[str, Any]:
     """Return a line as --json shows it. Its help explains the keys."""
     shown: dict[str, Any] = {"stream": line.stream.name.lower()}
     if line.timestamp is not None:
-        shown["timestamp"] = _rfc3339(line.timestamp)
+        shown["timestamp"] = rfc3339(line.timestamp)
     if line.details is not None:
         shown["details"] = line.attrs
     try:
@@ -115,7 +115,8 @@ def _json_line(line: Line) -> dict[str, Any]:
     return shown
 
 
-def _rfc3339(nanoseconds: int) -> str:
+def rfc3339(nanoseconds: int) -> str:
+    """Return a timestamp as text, in UTC."""
     seconds, fraction = divmod(nanoseconds, 10**9)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}Z"
 

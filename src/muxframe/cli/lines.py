@@ -1,0 +1,81 @@
+"""`muxframe lines`: the lines of an archive."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from ..archive import open as open_archive
+from ..protocol import Stream
+from ..sinks import Sink, open_sink
+from .files import STDERR, STDOUT, Failure, Naming, open_input, open_outputs
+from .sessions import json_line, misuse, rfc3339
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable
+
+    from .._lines_py import Line
+    from .files import File
+
+BATCH_SIZE = 64 * 1024  # bytes that are written at once
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    with ExitStack() as stack:
+        source = stack.enter_context(open_input(arguments.file))
+        outputs = {STDOUT: arguments.stdout, STDERR: arguments.stderr}
+        with misuse():
+            lines = open_archive(arguments.file).lines(since=arguments.since, until=arguments.until)
+        stdout, stderr = open_outputs(stack, outputs, [source])
+        try:
+            if arguments.json:
+                _write(lines, stdout, stdout, lambda line: json.dumps(json_line(line)).encode() + b"\n")
+            elif arguments.timestamps:
+                _write(lines, stdout, stderr, _dated())
+            else:
+                _write(lines, stdout, stderr, _plain)
+        except ModuleNotFoundError as error:
+            raise Failure(str(error)) from error
+    return 0
+
+
+def _plain(line: Line) -> bytes:
+    return line.data if line.partial else line.data + b"\n"
+
+
+def _dated() -> Callable[[Line], bytes]:
+    is_cut: dict[Stream, bool] = {}  # the stream's last line goes on in its next one
+
+    def render(line: Line) -> bytes:
+        goes_on = is_cut.get(line.stream, False)
+        is_cut[line.stream] = line.partial
+        if goes_on or line.timestamp is None:
+            return _plain(line)
+        return f"{rfc3339(line.timestamp)} ".encode() + _plain(line)
+
+    return render
+
+
+def _write(lines: Iterable[Line], stdout: File, stderr: File, render: Callable[[Line], bytes]) -> None:
+    """Write lines, in their order where both outputs are one; several at a time."""
+    sinks = {file: open_sink(file.descriptor) for file in (stdout, stderr)}
+    current, batch = stdout, bytearray()
+    try:
+        for line in lines:
+            file = stderr if line.stream is Stream.STDERR else stdout
+            if file is not current or len(batch) >= BATCH_SIZE:
+                _flush(current, sinks[current], batch)
+                current = file
+            batch += render(line)
+    finally:
+        _flush(current, sinks[current], batch)
+
+
+def _flush(file: File, sink: Sink, batch: bytearray) -> None:
+    data = bytes(batch)
+    batch.clear()
+    with Naming(file.name):
+        sink.write(memoryview(data))
