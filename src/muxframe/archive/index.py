@@ -236,14 +236,16 @@ class Scanner:
             self._note_times(self._builder.feed_eof())
         return Cut(self.offset, *self._times)
 
-    def missing(self, rest: bytes | bytearray) -> TruncatedStreamError | None:
-        """Say what it is that the stream ends with a rest that `scan` did not take; None: nothing was due."""
+    def missing(self, rest: bytes | bytearray) -> TruncatedStreamError | DaemonError | None:
+        """Say what it is that the stream ends with a rest that `scan` did not take; None: nothing is missing."""
         if self.shape.raw or not rest:
             return None
-        due = HEADER_SIZE
-        if len(rest) >= HEADER_SIZE:
-            due += _KIND_AND_SIZE.unpack_from(rest)[1]
-        return TruncatedStreamError(self.offset, bytes(rest[:HEADER_SIZE]), due - len(rest))
+        header, text = bytes(rest[:HEADER_SIZE]), rest[HEADER_SIZE:]
+        if len(header) < HEADER_SIZE:
+            return TruncatedStreamError(self.offset, header, HEADER_SIZE - len(header))
+        if header[0] == Stream.SYSTEMERR:
+            return _daemon_error(text, self.offset)
+        return TruncatedStreamError(self.offset, header, _KIND_AND_SIZE.unpack(header)[1] - len(text))
 
     def _frame_ends(self, wire: bytes | bytearray) -> Iterator[int]:
         """Yield where whole frames end: each at which a cut is due, and the last."""
@@ -275,10 +277,9 @@ class Scanner:
         if error is not None:
             raise error
         if len(header) == HEADER_SIZE and header[0] == Stream.SYSTEMERR:
-            text = bytes(wire[position + HEADER_SIZE :])
-            size = _KIND_AND_SIZE.unpack(header)[1]
-            if len(text) >= size:
-                raise DaemonError(str(text[: min(size, MAX_SYSTEMERR_SIZE)], "utf-8", "replace"), self.offset)
+            start, size = position + HEADER_SIZE, _KIND_AND_SIZE.unpack(header)[1]
+            if len(wire) - start >= size:
+                raise _daemon_error(wire[start : start + size], self.offset)
 
     def _line_ends(self, wire: bytes | bytearray) -> Iterator[int]:
         """Yield where lines of a raw stream end: each at which a cut is due; and then the end of what there is."""
@@ -316,3 +317,7 @@ class Scanner:
                 times = [line.timestamp for line in batch if line.timestamp is not None]
             if times:
                 self._times = min(self._times[0], min(times)), max(self._times[1], max(times))
+
+
+def _daemon_error(text: bytes | bytearray, offset: int) -> DaemonError:
+    return DaemonError(str(text[:MAX_SYSTEMERR_SIZE], "utf-8", "replace"), offset)

@@ -331,8 +331,12 @@ class Slice:
 def _slices(file: AnyFile, shape: Shape, suffix: str, entries: list[Entry]) -> Iterator[Slice]:
     """Yield the slices between the cuts; the last goes on to the end of the file."""
     start = Entry(Cut(0, 0, 0), 0, 0)
-    for entry in [*(entry for entry in entries if not entry.is_end), None]:
-        known = entries[-1] if entry is None and entries and entries[-1].is_end else entry
+    cuts: list[Entry | None] = [entry for entry in entries if not entry.is_end]
+    end = entries[-1] if entries and entries[-1].is_end else None
+    if end is not None and cuts and cuts[-1] is not None and cuts[-1].offset == end.offset:
+        end = cuts.pop()  # there is nothing behind it
+    for entry in [*cuts, None]:
+        known = entry or end
         yield Slice(
             file,
             start.offset,

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._framing_py import BLOCK_SIZE, check_truncated
-from ..errors import ArchiveError, DaemonError, FramingError
+from ..errors import ArchiveError, DaemonError, FramingError, TruncatedStreamError
 from ..protocol import DEFAULT_MAX_FRAME_SIZE
 from ..sources import open_source
 from .codecs import find_codec, suffix_of, unpacked
@@ -85,7 +85,8 @@ def record(
             wire += block
             writer.write(wire)
         missing = scanner.missing(wire)
-        if missing is not None and truncated == "error" and not (session is not None and session.closed):
+        may_miss = truncated == "ignore" or (session is not None and session.closed)
+        if missing is not None and not (may_miss and isinstance(missing, TruncatedStreamError)):
             raise missing
     return writer.recorded
 
@@ -155,12 +156,10 @@ def _cuts(
     """Yield the cuts of an archive, where they are in the file, and last its end."""
     scanner = Scanner(shape, interval if codec is None else None, max_frame_size)
     wire = bytearray()
-    member = last = 0
-    pieces = iter(lambda: file.read(BLOCK_SIZE), b"")
-    for begin, piece in ((0, piece) for piece in pieces) if codec is None else unpacked(pieces, codec):
-        if begin != member:
-            member = begin
-            cut = scanner.cut() if not wire and scanner.offset - last >= interval else None
+    last = 0
+    for begin, piece in _members(file, codec):
+        if begin is not None and not wire and scanner.offset - last >= interval:
+            cut = scanner.cut()
             if cut is not None:
                 last = scanner.offset
                 yield cut, begin, False
@@ -173,6 +172,20 @@ def _cuts(
     if missing is not None:
         raise missing
     yield scanner.end(), file.tell(), True
+
+
+def _members(file: BinaryIO, codec: Codec | None) -> Iterator[tuple[int | None, bytes]]:
+    """Yield what is in a file, with where a member begins or the last one ends; None: nowhere there."""
+    pieces = iter(lambda: file.read(BLOCK_SIZE), b"")
+    if codec is None:
+        for piece in pieces:
+            yield None, piece
+        return
+    last = 0
+    for begin, piece in unpacked(pieces, codec):
+        yield (None if begin == last else begin), piece
+        last = begin
+    yield file.tell(), b""
 
 
 def check_before(file: BinaryIO, offset: int) -> int:
