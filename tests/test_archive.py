@@ -20,6 +20,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -808,9 +809,9 @@ def test_command_line_errors(tmp_path: Path, engine: LoopbackEngine) -> None:
     out, err = run("lines", path, code=1)
     assert out == b"line 1\nline 2\n"
     assert err == b"line 0\nmuxframe: unrecognized stream: 255 at offset 138\n"
+    assert b"not a moment" in run("lines", "--since", "never", path, code=2)[1]
     Path(f"{path}.idx").write_bytes(b"nonsense")
     assert b"log.idx: not an index" in run("lines", path, code=1)[1]
-    assert b"not a moment" in run("lines", "--since", "never", path, code=1)[1]
 
 
 def test_lines_of_pieces_are_not_broken(tmp_path: Path) -> None:
@@ -818,6 +819,18 @@ def test_lines_of_pieces_are_not_broken(tmp_path: Path) -> None:
     text = b"x" * (1 << 20) + b"yz"
     archive.record(line_frame(1, MOMENT, text + b"\n"), path, timestamps=True)
     assert run("lines", "-t", path)[0] == b"2026-11-21T05:46:37.000000000Z " + text + b"\n"
+
+
+@contextmanager
+def recording_process(host: str, container: str, path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the command until something has been recorded; kill it in the end."""
+    command = [*COMMAND, "record", "-f", "-H", host, container, str(path)]
+    with subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
+        try:
+            wait_until(lambda: path.exists() and path.stat().st_size > 0)
+            yield process
+        finally:
+            process.kill()
 
 
 @posix
@@ -831,9 +844,8 @@ def test_recording_ends_by_a_signal(path: Path, number: int) -> None:
 
     with LoopbackEngine() as engine:
         engine.add(Container("web", script))
-        command = [*COMMAND, "record", "-f", "-H", engine.host, "web", str(path)]
-        with subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
-            wait_until(lambda: path.exists() and path.stat().st_size > 5000)
+        with recording_process(engine.host, "web", path) as process:
+            time.sleep(0.3)
             process.send_signal(number)
             assert process.wait(20) == -number
     lines = list(check_slices(path, outcome(archive.open(path).lines())).lines())
@@ -852,9 +864,8 @@ def test_recording_that_is_killed_can_be_read(path: Path) -> None:
 
     with LoopbackEngine() as engine:
         engine.add(Container("web", script))
-        with subprocess.Popen([*COMMAND, "record", "-f", "-H", engine.host, "web", str(path)]) as process:
-            wait_until(lambda: path.exists() and path.stat().st_size > 0)
-            process.kill()
+        with recording_process(engine.host, "web", path):
+            pass
     found = []
     try:
         for line in archive.open(path).lines():
@@ -899,9 +910,7 @@ def test_live_recording(real: Real, path: Path) -> None:
 @mark_live
 def test_live_recording_that_is_interrupted(real: Real, path: Path) -> None:
     container = real.start("sh", "-c", NUMBERS.format(500) + "; sleep 1000")
-    command = [*COMMAND, "record", "-f", "-H", real.host, container, str(path)]
-    with subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
-        wait_until(lambda: path.exists() and path.stat().st_size > 1000)
+    with recording_process(real.host, container, path) as process:
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == -signal.SIGINT
