@@ -39,7 +39,7 @@ from muxframe.testing import Container, LoopbackEngine, Process
 COMMAND = [sys.executable, "-m", "muxframe"]
 SUFFIXES = ["", ".gz", ".zst"]
 MOMENT = 1_795_239_997_000_000_000  # 2026-11-21T05:46:37Z
-SHAPES = [
+SHAPES: list[dict[str, Any]] = [
     {"raw": raw, "timestamps": timestamps, "details": details}
     for raw in (False, True)
     for timestamps in (False, True)
@@ -63,7 +63,9 @@ def content(path: Path) -> bytes:
     if path.suffix == ".gz":
         return gzip.decompress(data) if data else b""
     if path.suffix == ".zst":
-        return b"".join(piece for _, piece in archive.codecs.unpacked([data], archive.codecs.find_codec(".zst")))
+        codec = archive.codecs.find_codec(".zst")
+        assert codec is not None
+        return b"".join(piece for _, piece in archive.codecs.unpacked([data], codec))
     return data
 
 
@@ -113,7 +115,7 @@ def check_slices(path: Path, whole: tuple[list[Any], Any], **options: Any) -> ar
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(k for k, v in shape.items() if v) or "framed")
-def test_every_line_once(path: Path, shape: dict[str, bool], seed: int) -> None:
+def test_every_line_once(path: Path, shape: dict[str, Any], seed: int) -> None:
     rng = random.Random(f"archive {seed} {shape}")
     wire = b"".join(line_oracle.random_log(rng, **shape) for _ in range(4))
     for interval, max_line_size in ((1, 1 << 20), (rng.randrange(1, 300), 7), (1 << 20, 1 << 20)):
@@ -127,7 +129,7 @@ def test_every_line_once(path: Path, shape: dict[str, bool], seed: int) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(k for k, v in shape.items() if v) or "framed")
-def test_index_of_a_file_is_the_recorders(path: Path, shape: dict[str, bool]) -> None:
+def test_index_of_a_file_is_the_recorders(path: Path, shape: dict[str, Any]) -> None:
     wire = line_oracle.random_log(random.Random(5), **shape)
     archive_of(wire, path, shape, interval=30)
     recorded = Path(f"{path}.idx").read_bytes()
@@ -136,7 +138,7 @@ def test_index_of_a_file_is_the_recorders(path: Path, shape: dict[str, bool]) ->
     assert sorted(each.name for each in path.parent.iterdir()) == [path.name, f"{path.name}.idx"]
 
 
-def archive_of(wire: Any, path: Path, shape: dict[str, bool], **options: Any) -> bytes:
+def archive_of(wire: Any, path: Path, shape: dict[str, Any], **options: Any) -> bytes:
     """Record what can be recorded of a wire; return that."""
     try:
         archive.record(wire, path, **shape, **options, truncated="ignore")
@@ -185,7 +187,7 @@ def test_no_cut_in_a_long_line(path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES[::2], ids=lambda shape: "-".join(k for k, v in shape.items() if v) or "framed")
-def test_a_line_without_end_is_one_slice(path: Path, shape: dict[str, bool]) -> None:
+def test_a_line_without_end_is_one_slice(path: Path, shape: dict[str, Any]) -> None:
     payload = b"2026-11-21T05:46:37Z " * shape["timestamps"] + b"\rprogress" * 1000
     archive.record([payload if shape["raw"] else pack_frame(1, payload)], path, **shape, interval=10)
     assert len(archive.open(path).slices()) == 1
@@ -273,7 +275,7 @@ def test_misuse(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="interval must be positive"):
         archive.build_index(path, interval=0)
     with pytest.raises(ValueError, match="truncated"):
-        archive.record(b"", tmp_path / "new", truncated="no")
+        archive.record(b"", tmp_path / "new", truncated="no")  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()
     with pytest.raises(FileExistsError):
         archive.record(b"", path)
@@ -585,7 +587,7 @@ def test_damaged_member(path: Path) -> None:
 # --- recording -------------------------------------------------------------------------------------------------------
 
 
-def check_recorded(path: Path, wire: bytes, **shape: bool) -> int:
+def check_recorded(path: Path, wire: bytes, **shape: Any) -> int:
     """An archive is the beginning of a wire, up to the end of a frame, and its index is right; return its size."""
     recorded = content(path)
     assert wire.startswith(recorded)
