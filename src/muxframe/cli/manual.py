@@ -39,7 +39,7 @@ def manual_page(parser: argparse.ArgumentParser) -> str:
     parser.epilog = None  # it would be among COMMENTS; epilogs of commands would be nowhere
     page.add_section("exit status", ">", _verbatim(EXIT_CODES))
     page.add_section("inspect --json", ">", _verbatim(INSPECT_JSON))
-    page.add_section("attach --json, exec --json, logs --json", ">", _verbatim(LINES_JSON))
+    page.add_section("attach --json, exec --json, logs --json, lines --json", ">", _verbatim(LINES_JSON))
     return str(page)
 
 
