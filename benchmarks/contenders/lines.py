@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 import struct
+from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import muxframe
-from muxframe import _batches_py, _lines_py
+from muxframe import _batches_py, _lines_py, archive
 
 from ..workloads import STDERR, STDOUT, Workload
 from . import Contender, Job
@@ -154,11 +158,46 @@ def twin(workload: Workload) -> Job:
     return Job(lambda: list(_lines_py.LineReader(workload.wire, timestamps=True)), _apart)
 
 
+# --- out of an archive -----------------------------------------------------------------------------------------------
+
+
+_kept: list[TemporaryDirectory[str]] = []  # until this process ends
+
+
+def _count(part: archive.Slice) -> int:
+    return sum(batch.num_rows for batch in part.batches())
+
+
+def _archive(workload: Workload, processes: int) -> Job:
+    """Read an archive's slices as batches, which are counted and dropped; processes are there already."""
+    directory = TemporaryDirectory()
+    path = Path(directory.name) / "log"
+    archive.record(workload.wire, path, timestamps=True, interval=1024 * 1024)
+    slices = archive.open(path).slices(4 * processes)
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn")) if processes > 1 else None
+
+    def run() -> int:
+        return sum(map(_count, slices) if pool is None else pool.map(_count, slices))
+
+    _kept.append(directory)
+    return Job(run, int)
+
+
+def archive_alone(workload: Workload) -> Job:
+    return _archive(workload, 1)
+
+
+def archive_by_two(workload: Workload) -> Job:
+    return _archive(workload, 2)
+
+
 LINES = [
     Contender("batches", "muxframe", batches),
     Contender("batches, large_utf8", "muxframe", batches_utf8),
     Contender("batches, binary_view and source", "muxframe", batches_view),
     Contender("batches, one at a time", "muxframe", dropped),
+    Contender("archive, batches, one process", "muxframe", archive_alone),
+    Contender("archive, batches, two processes", "muxframe", archive_by_two),
     Contender("lines, untouched", "muxframe", untouched),
     Contender("lines, timestamp and data", "muxframe", attributes),
     Contender("lines, all kept", "muxframe", kept),
