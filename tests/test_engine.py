@@ -53,6 +53,8 @@ def shell(request: pytest.FixtureRequest) -> Iterator[Shell]:
     with LoopbackEngine(transport="tcp") as engine:
         engine.add(talker())
         shell.connect(engine.host).attach("c").close()  # what loops make for their first connection stays
+    if shell.loop is not None:
+        in_loop(shell.loop, lambda: asyncio.to_thread(int))  # as does their first thread
     gc.collect()
     gc.freeze()
     yield shell
@@ -349,6 +351,47 @@ def test_end_inside_a_body(bench: Bench, fault: Fault) -> None:
     with client.exec("c", "say") as session:
         _, lost = before_and_fault(session.chunks())
         assert isinstance(lost, ConnectionLostError)
+
+
+@pytest.mark.parametrize("size", [12, 24])
+def test_reset_inside_a_body_is_no_end_of_stdin_sessions_either(bench: Bench, size: int) -> None:
+    client = bench(Container("c"), transport="tcp", on_exec=SAYS)
+    bench.engine.fault("exec-start", Fault(chunked=True, stall=size, reset=size))
+    with client.exec("c", "say", stdin=True) as session:
+        threading.Timer(0.3, bench.engine.release).start()
+        with pytest.raises(ConnectionLostError, match="broke off"):
+            session.read_all()
+
+
+SSH = """#!{python}
+import os, sys, time
+head = b""
+while not head.endswith(b"\\r\\n\\r\\n"):
+    head += os.read(0, 1)
+if head.startswith(b"GET"):
+    os.write(1, b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+    sys.exit()
+os.write(1, b"HTTP/1.1 101 UPGRADED\\r\\nConnection: Upgrade\\r\\nUpgrade: tcp\\r\\n\\r\\n" + {wire!r})
+time.sleep(0.5)
+os.write(2, b"out of memory")
+os._exit(3)
+"""
+
+
+def test_ssh_that_dies_with_unread_input(
+    bench: Bench, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves unread makes a reset of its end, which is no end of the session."""
+    program = tmp_path / "ssh"
+    program.write_text(SSH.format(python=sys.executable, wire=WIRE))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with shell.connect("ssh://h", timeout=10).attach("c", stdin=True, tty=False) as session:
+        session.write(b"unread")
+        seen, fault = before_and_fault(session)
+        assert [tuple(frame) for frame in seen] == OUTPUT
+        assert isinstance(fault, ConnectionLostError)
+        assert "out of memory" in str(fault)
 
 
 def test_connection_that_ends_without_a_word_of_tls(bench: Bench) -> None:

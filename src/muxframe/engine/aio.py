@@ -470,7 +470,7 @@ class Link(asyncio.BufferedProtocol):
         self._tls = connection.tls
         self._reader: aio.Reader[Any] | None = None
         self._transport: Any = None
-        self._lost: Exception | None = None
+        self._broken: Exception | None = None
         self._has_ended = False
         self._early = b""  # received before anybody read
         self._has_early_end = False
@@ -535,8 +535,10 @@ class Link(asyncio.BufferedProtocol):
             self._feed(early)
         if self._has_early_end:
             self.eof_received()
-        elif self._lost is not None or self._is_gone:
-            reader.connection_lost(self._lost)
+        elif self._broken is not None:
+            self._break_off(self._broken)
+        elif self._is_gone:
+            reader.connection_lost(None)
         elif self.body is not None and self.body.is_over:
             self._end()
         elif not self.is_closed:
@@ -583,10 +585,14 @@ class Link(asyncio.BufferedProtocol):
         self._is_gone = True
         if self._gone is not None:
             _set(self._gone)
-        if exc is not None and not (self.has_stdin and isinstance(exc, ConnectionResetError)):
-            self._lost = lost(exc)
-        if self._reader is not None:
-            self._reader.connection_lost(self._lost)
+        if exc is not None and not self.is_closed:
+            self._broken = exc
+            if self._reader is not None:
+                self._break_off(exc)
+            if self._connection.process is not None:
+                return  # it is to say why, first
+        elif self._reader is not None:
+            self._reader.connection_lost(None)
         self.close()
 
     def _feed(self, data: Buffer) -> None:
@@ -635,11 +641,34 @@ class Link(asyncio.BufferedProtocol):
     async def _end_ssh(self, process: SshProcess, reader: aio.Reader[Any]) -> None:
         """Let ssh say whether this is a proper end."""
         failure = await asyncio.to_thread(process.failure)
-        if failure is None:
-            reader.eof_received()
-        else:
+        if failure is not None:
             reader.connection_lost(ConnectionLostError(failure))
+        elif self._broken is not None:
+            self._fail_unless_reset(self._broken)
+        else:
+            reader.eof_received()
         self._transport.close()
+
+    def _break_off(self, error: Exception) -> None:
+        """The connection is gone, and nobody has closed it: nothing more will come."""
+        if self._connection.process is None:
+            self._fail_unless_reset(error)
+        else:
+            self._end()
+
+    def _fail_unless_reset(self, error: Exception) -> None:
+        """A reset is an end where there is stdin, but not before what stands before the stream has come to its own."""
+        assert self._reader is not None
+        if not (self.has_stdin and isinstance(error, ConnectionResetError)):
+            self._fail(error)
+            return
+        try:
+            if self.body is not None and not self.body.is_over:
+                self._hand_on(self.body.feed(b""))
+        except MuxframeError as fault:
+            self._fail(fault)
+        else:
+            self._reader.connection_lost(None)
 
     def _fail(self, error: Exception) -> None:
         assert self._reader is not None
