@@ -10,6 +10,7 @@ import inspect
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import VERSIONS, server_context
+from servers import VERSIONS, server_context, serving, tcp_listener
 from shells import NAMES, Shell, in_loop, new_loop
 
 import muxframe
@@ -400,6 +401,45 @@ def test_connection_that_ends_without_a_word_of_tls(bench: Bench) -> None:
     bench.engine.fault("exec-start", Fault(reset=len(WIRE), dribble=0.0003))
     with client.exec("c", "say") as session, pytest.raises(ConnectionLostError):
         session.read_all()
+
+
+def test_writing_to_broken_tls(bench: Bench, shell: Shell, certificates: Path) -> None:
+    """Somebody in between has ended the connection, without a word of TLS."""
+    bench(reader(), transport="tls 1.3")
+    address = "127.0.0.1", int(bench.engine.host.rpartition(":")[2])
+    cut = threading.Event()
+
+    def relay(conn: socket.socket) -> None:
+        with socket.create_connection(address) as upstream:
+            join = in_thread(lambda: pass_on(conn, upstream))
+            pass_on(upstream, conn, cut)
+            join(5)
+
+    with serving(tcp_listener(), relay) as (_, port):
+        client = shell.connect(f"tcp://127.0.0.1:{port}", tls=Tls.in_directory(certificates).ssl_context, timeout=10)
+        with client.attach("c", stdin=True) as session:
+            cut.set()
+            with pytest.raises(ConnectionLostError):
+                session.read_all()
+            with pytest.raises(ConnectionLostError):
+                session.write(b"x")
+
+
+def pass_on(source: socket.socket, target: socket.socket, cut: threading.Event | None = None) -> None:
+    """Pass bytes on to their end, or until they are cut off."""
+    source.settimeout(0.05)
+    while cut is None or not cut.is_set():
+        try:
+            data = source.recv(65536)
+        except TimeoutError:
+            continue
+        except OSError:
+            break
+        if not data:
+            break
+        target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
 
 
 # --- what answers there are ------------------------------------------------------------------------------------------

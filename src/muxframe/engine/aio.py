@@ -714,7 +714,11 @@ class Link(asyncio.BufferedProtocol):
             if end is not None:
                 self._pack(end)
             elif self._tls is not None:
-                self._tls.close_write()
+                await self._flush()  # what is not encrypted yet could not be any more
+                try:
+                    self._tls.close_write()
+                except OSError as error:
+                    raise lost(error) from error
                 self._pack(b"")
             await self._flush()
             if end is None and self._tls is None:
@@ -729,8 +733,11 @@ class Link(asyncio.BufferedProtocol):
             self._unsent += data
             return
         self._plain += data
-        while self._plain and (size := self._tls.write(self._plain)):
-            del self._plain[:size]
+        try:
+            while self._plain and (size := self._tls.write(self._plain)):
+                del self._plain[:size]
+        except (OSError, ValueError) as error:  # it broke while it was read
+            raise lost(error) from error
         self._unsent += self._tls.outgoing()
 
     async def _flush(self) -> None:
