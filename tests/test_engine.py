@@ -1369,3 +1369,31 @@ def test_timeouts_are_positive(bench: Bench) -> None:
             with pytest.raises(ValueError, match="timeout"):
                 session.timeout = seconds
         assert session.timeout is None
+
+
+def test_loop_that_cannot_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, whose sockets are not Unix' either."""
+
+    def add_writer(*_: Any) -> None:
+        raise NotImplementedError
+
+    async def main(host: str) -> None:
+        client = await muxframe.aio.connect(host)
+        async with client.attach("c", stdin=True) as session:
+            loop = asyncio.get_running_loop()
+            monkeypatch.setattr(loop, "add_writer", add_writer)
+            data = b"x" * 2_000_000
+            writing = asyncio.ensure_future(session.write(data))
+            size = 0
+            async for _, payload in session.chunks():
+                size += len(payload)
+                if size == len(data):
+                    break
+            assert await writing == len(data)
+            monkeypatch.delattr("socket.AF_UNIX")
+            with pytest.raises(ConnectionLostError, match="no Unix sockets"):
+                await muxframe.aio.connect("unix:///x")
+
+    with LoopbackEngine(transport="tcp") as engine:
+        engine.add(reader())
+        asyncio.run(main(engine.host))

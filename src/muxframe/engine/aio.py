@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Opening", "Session", "attach", "connect", "exec", "follow", "gather", "logs"]
 
+WRITE_POLL = 0.01  #: seconds between attempts to write, where the loop cannot tell when there is room
+
 RENEGOTIATION_POLL = 0.01  #: seconds between attempts to write, while TLS wants to read first
 
 WRITE_SIZE = 256 * 1024  #: bytes of one write to stdin that are encrypted or packed at a time
@@ -401,6 +403,8 @@ async def _dial(endpoint: Endpoint, deadline: Deadline) -> _Connection:
             if endpoint.kind == "ssh":
                 sock, process = spawn_ssh(endpoint, deadline.left())
             elif endpoint.kind == "unix":
+                if not hasattr(socket, "AF_UNIX"):
+                    raise OSError("this Python has no Unix sockets")
                 sock = await _connect(stack, socket.AF_UNIX, endpoint.path)
             elif endpoint.kind == "tcp":
                 sock = await _connect_tcp(stack, endpoint)
@@ -767,9 +771,14 @@ class Link(asyncio.BufferedProtocol):
 
     async def _writable(self) -> None:
         loop = asyncio.get_running_loop()
-        self._is_writable = is_writable = loop.create_future()
+        is_writable = loop.create_future()
         descriptor = self._output().fileno()
-        loop.add_writer(descriptor, _set, is_writable)
+        try:
+            loop.add_writer(descriptor, _set, is_writable)
+        except NotImplementedError:  # of Windows' own loop
+            await asyncio.sleep(WRITE_POLL)
+            return
+        self._is_writable = is_writable
         try:
             await is_writable
         finally:
