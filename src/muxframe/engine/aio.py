@@ -28,7 +28,7 @@ from .base import DEFAULT_TIMEOUT, TOO_LATE, Deadline, EngineBase, SessionBase
 from .dial import check_timeout, spawn_ssh
 from .endpoint import describe_failures, find_endpoints, reason_of
 from .handshake import MAX_BODY_SIZE, Conversation, LateBody, Response, StackedBody
-from .session import RECEIVE_SIZE, is_timeout, lost
+from .session import MAX_OWED, RECEIVE_SIZE, is_timeout, lost
 
 if TYPE_CHECKING:
     import os
@@ -614,6 +614,9 @@ class Link(asyncio.BufferedProtocol):
             return
         if self.body is not None:
             self._answer += self.body.outgoing()
+            if len(self._answer) > MAX_OWED:
+                self._fail(ConnectionLostError("the other side takes none of the answers that it asks for"))
+                return
         if self._answer or (self._tls is not None and self._tls.has_outgoing):
             self._send_answer()
         if self._has_ended or (self.body is not None and self.body.is_over):

@@ -46,6 +46,8 @@ RECEIVE_SIZE = 64 * 1024
 
 LITTLE = 64 * 1024  #: bytes of one read, after which the next waits for more where a session has a delay
 
+MAX_OWED = 1024 * 1024  #: bytes of answers (to pings) that may wait until the other side takes them
+
 T = TypeVar("T")
 
 
@@ -70,6 +72,7 @@ class Link(Source):
         self._writing = threading.Lock()
         self._unsent = b""  # of what was packed: it goes before everything else
         self._answers: deque[bytes] = deque()  # to what was received
+        self._owed = 0  # bytes of answers since all had been sent
 
     @property
     def descriptor(self) -> int | None:  # type: ignore[override]
@@ -112,7 +115,10 @@ class Link(Source):
         answer = self.body.outgoing()
         if answer:
             self._answers.append(answer)
+            self._owed += len(answer)
             self._answer()
+            if self._owed > MAX_OWED:
+                raise ConnectionLostError("the other side takes none of the answers that it asks for")
 
     def _receive(self, buffer: memoryview) -> int:
         """Receive some bytes; none at the end, and when this end has been closed."""
@@ -212,6 +218,7 @@ class Link(Source):
         try:
             while view:
                 view = view[self.connection.send(view) :]
+            self._owed = 0
         except ConnectionLostError:
             raise
         except (OSError, ValueError) as error:  # ValueError: the output has ended, and the connection with it
