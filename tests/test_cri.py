@@ -511,9 +511,9 @@ def test_answers_that_nobody_takes_do_not_pile_up(shell: Any, runtime: Runtime) 
                 stream.send(pings)
 
     runtime.script = script
-    with shell.connect(runtime.endpoint).attach("c", stdin=True) as session:
-        with pytest.raises(ConnectionLostError, match="takes none of the answers"):
-            session.read_all()
+    session = shell.connect(runtime.endpoint).attach("c", stdin=True)
+    with session, pytest.raises(ConnectionLostError, match="takes none of the answers"):
+        session.read_all()
 
 
 def test_pings_do_not_hold_reading_up(shell: Any, runtime: Runtime) -> None:
