@@ -457,7 +457,7 @@ def test_exec_that_makes_no_sense_asks_nothing(command: Any, options: dict[str, 
 
 @pytest.mark.parametrize("answer", [[], {}, "abc", {"Id": "../../containers/c/kill"}, {"Id": ""}])
 def test_exec_with_an_id_that_is_none(answer: Any) -> None:
-    with pytest.raises((HandshakeError, ValueError)):
+    with pytest.raises(HandshakeError):
         FakeEngine(exec=Response(201, "", {}, json.dumps(answer).encode())).exec(DOCKER)
 
 
@@ -608,6 +608,7 @@ def test_wait_of_an_old_engine_has_no_condition() -> None:
         (b"[]", HandshakeError),
         (b"{}", HandshakeError),
         (b'{"StatusCode"', HandshakeError),
+        (b'{"StatusCode": "x"}', HandshakeError),
     ],
 )
 def test_wait_that_fails(body: bytes, kind: type[Exception]) -> None:
@@ -635,6 +636,12 @@ def test_exit_of_an_exec_that_goes_on() -> None:
     assert sum(step.startswith("sleep") for step in engine.asked) == len(calls.EXIT_POLLS) - 1
     engine._answers["json"] = [exec_info(running=True, code=None)] * 100 + [exec_info(running=False, code=0)]
     assert engine.run(opened.wait()) == 0
+
+
+def test_exit_code_of_an_exec_that_is_none() -> None:
+    engine = FakeEngine(exec={"Id": "abc"}, json={"Running": False, "ExitCode": "x"})
+    with pytest.raises(HandshakeError, match="no number"):
+        engine.run(engine.exec(DOCKER).end())
 
 
 def test_log_has_no_exit() -> None:

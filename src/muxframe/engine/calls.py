@@ -471,7 +471,10 @@ def exec_(
     if size is not None and tty and takes_size:
         config["ConsoleSize"] = start["ConsoleSize"] = list(console(*size))
     made = yield Call(api.request("POST", container_path(container, "/exec"), body=config))
-    path = f"/exec/{quoted_name(str(_document(made, 'Id')['Id']))}"
+    try:
+        path = f"/exec/{quoted_name(_document(made, 'Id')['Id'])}"
+    except (TypeError, ValueError):
+        raise HandshakeError("the engine gave the exec an id that is none") from None
     link = yield Open(api.request("POST", f"{path}/start", body=start, upgrade="tcp"))
     if size is not None and tty and not takes_size:  # before the start Docker would wait ten seconds
         try:
@@ -710,7 +713,7 @@ def read_wait(waiting: Any) -> Flow[int]:
     message = _member(answer, "Error").get("Message")
     if message:
         raise EngineError(str(message))
-    return int(answer["StatusCode"])
+    return _exit_code(answer["StatusCode"])
 
 
 def exec_exit(api: Api, path: str, *, patience: int | None = None) -> Flow[int | None]:
@@ -728,9 +731,20 @@ def exec_exit(api: Api, path: str, *, patience: int | None = None) -> Flow[int |
             yield Sleep(delay)
         info = _document((yield Call(api.request("GET", f"{path}/json"))), "Running", "ExitCode")
         if not info["Running"] and info["ExitCode"] is not None:
-            return int(info["ExitCode"])
+            return _exit_code(info["ExitCode"])
         count += 1
     return None
+
+
+def _exit_code(value: object) -> int:
+    """Make sure that this is a number.
+
+    Raises:
+        HandshakeError: it is none.
+    """
+    if not isinstance(value, int):
+        raise HandshakeError("the answer has an exit code that is no number")
+    return value
 
 
 def _flags(flags: Mapping[str, bool]) -> dict[str, str]:
