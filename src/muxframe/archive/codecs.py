@@ -104,7 +104,7 @@ def find_codec(name: str) -> Codec | None:
     return CODECS[suffix_of(name)]()
 
 
-def unpacked(pieces: Iterable[bytes], codec: Codec) -> Iterator[tuple[int, bytes]]:
+def unpacked(pieces: Iterable[bytes | memoryview], codec: Codec) -> Iterator[tuple[int, bytes]]:
     """Unpack members that follow one another.
 
     Yields:
@@ -117,7 +117,7 @@ def unpacked(pieces: Iterable[bytes], codec: Codec) -> Iterator[tuple[int, bytes
     member = codec.decompressor()
     for piece in pieces:
         for start in range(0, len(piece), PIECE_SIZE):
-            rest = piece[start : start + PIECE_SIZE]
+            rest: bytes | memoryview = piece[start : start + PIECE_SIZE]
             while rest:
                 if member.eof:
                     member, begin = codec.decompressor(), taken

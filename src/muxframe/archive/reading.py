@@ -15,6 +15,7 @@ from .._framing_py import BLOCK_SIZE, again
 from .._lines import LineSplitter
 from .._lines_py import DEFAULT_MAX_LINE_SIZE
 from ..errors import ArchiveError, DaemonError, FramingError, TruncatedStreamError
+from ..sources import open_source
 from .codecs import find_codec, suffix_of, unpacked
 from .index import Cut, Entry, Index, Shape, parse
 from .recording import INDEX_SUFFIX, check_before
@@ -300,7 +301,7 @@ class Slice:
         fault.offset += self.wire_offset - len(self.carry)
         raise again(fault)
 
-    def _wire(self) -> Iterator[bytes]:
+    def _wire(self) -> Iterator[bytes | memoryview]:
         with opened(self.file) as file:
             if check_before(file, self.start) != self.before:
                 raise changed(self.file)
@@ -315,17 +316,19 @@ class Slice:
             except ArchiveError as error:
                 raise ArchiveError(f"{name_of(self.file)}: from offset {self.start}: {error}") from error
 
-    def _pieces(self, file: BinaryIO) -> Iterator[bytes]:
+    def _pieces(self, file: BinaryIO) -> Iterator[memoryview]:
+        """Yield the slice's bytes of the file; each piece is valid until the next."""
+        source = open_source(file)
+        block = memoryview(bytearray(BLOCK_SIZE))
         position = self.start
         while position != self.stop:
-            size = BLOCK_SIZE if self.stop is None else min(BLOCK_SIZE, self.stop - position)
-            piece = file.read(size)
-            if not piece:
+            size = source.readinto(block if self.stop is None else block[: self.stop - position])
+            if not size:
                 if self.stop is not None:
                     raise changed(self.file)
                 return
-            position += len(piece)
-            yield piece
+            position += size
+            yield block[:size]
 
 
 def _slices(file: AnyFile, shape: Shape, suffix: str, entries: list[Entry]) -> Iterator[Slice]:
