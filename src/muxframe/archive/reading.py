@@ -6,7 +6,7 @@ import os
 from builtins import open as open_file
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, BinaryIO, Union, cast
 
 from .._batches import BatchBuilder
@@ -186,11 +186,11 @@ class Archive:
         """
         slices = self.slices(1, since=since, until=until)
         times = self._check_range(since, until)
-        return (line for each in slices for line in each._lines(times, max_line_size))
+        return chain.from_iterable(each._lines(times, max_line_size) for each in slices)
 
     def batches(self, **options: Any) -> Iterator[LineBatch]:
         """Iterate over the lines in columnar batches: as `Slice.batches`, of all of it."""
-        return (batch for each in self.slices(1) for batch in each.batches(**options))
+        return chain.from_iterable(each.batches(**options) for each in self.slices(1))
 
     def _check_range(self, since: Moment | None, until: Moment | None) -> tuple[int, int] | None:
         times = time_range(since, until)
@@ -235,12 +235,11 @@ class Slice:
 
     def _lines(self, times: tuple[int, int] | None, max_line_size: int) -> Iterator[Line]:
         splitter = LineSplitter(**self._shape, max_line_size=max_line_size)
-        for lines in self._read(splitter):
-            if times is None:
-                yield from lines
-            else:
-                first, end = times
-                yield from (line for line in lines if line.timestamp is not None and first <= line.timestamp < end)
+        lines: Iterator[Line] = chain.from_iterable(self._read(splitter))
+        if times is None:
+            return lines
+        first, end = times
+        return (line for line in lines if line.timestamp is not None and first <= line.timestamp < end)
 
     def batches(
         self,
@@ -267,7 +266,7 @@ class Slice:
             max_bytes=max_bytes,
             max_line_size=max_line_size,
         )
-        return (batch for batches in self._read(builder) for batch in batches)
+        return chain.from_iterable(self._read(builder))
 
     def may_have(self, times: tuple[int, int]) -> bool:
         """Say whether there may be lines of this time."""
