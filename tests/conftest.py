@@ -17,7 +17,7 @@ import pytest
 
 #: What goes on above the frame core, and is the same on both backends: its tests get the marker `shells`.
 SHELLS = {
-    "calls", "channel", "cli_engine", "cri", "dial", "endpoint", "engine", "follow", "fuzz_handshake",
+    "calls", "channel", "cli_cri", "cli_engine", "cri", "dial", "endpoint", "engine", "follow", "fuzz_handshake",
     "gather", "handshake", "hyper", "ingest_sinks", "live_aio", "live_cri", "live_engine", "live_ingest",
     "testing", "testing_recorded", "tls",
 }

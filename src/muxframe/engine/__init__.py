@@ -6,7 +6,7 @@
     calls.py        what is asked of an engine, in which order, and what the answers mean; parameters.py podman.py
     base.py         what both shells share
     client.py session.py    the blocking shell: Engine, Session
-    aio.py                  the asyncio shell
+    aio.py aio_session.py aio_link.py       the asyncio shell: Engine, Session, connections
 """
 
 from __future__ import annotations
