@@ -945,6 +945,26 @@ def test_close_inside_a_frame_is_an_end(bench: Bench, read: str) -> None:
     bench.engine.release()
 
 
+@pytest.mark.parametrize("use", [read_copy, read_all, lambda session: setattr(session, "timeout", 3)])
+def test_close_right_behind_the_look_whether_it_is_closed(
+    bench: Bench, shell: Shell, use: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shell.loop is not None:
+        pytest.skip("of the blocking shell")
+    session = bench(Container("c")).attach("c")
+    looks: list[bool] = []
+
+    def closed(session: Any) -> bool:
+        looks.append(bool(session._link.is_closed))
+        if len(looks) == 1:
+            session.close()
+        return looks[-1]
+
+    monkeypatch.setattr(type(session), "closed", property(closed))
+    assert use(session) in ((b"", b""), None)
+    assert looks[:2] == [False, True]
+
+
 def test_use_after_close(bench: Bench) -> None:
     client = bench(Container("c", cat, open_stdin=True, stdin_once=True))
     session = client.attach("c", stdin=True)

@@ -408,7 +408,7 @@ class Session(SessionBase):
             delay = self._opened.delay
         with self._reading:
             if self._is_over or self.closed:
-                return copy_on(open_source(b""), Demuxer(), stdout, stderr, waiting=self._waiting)
+                return self._copy_waiting(stdout, stderr)
             try:
                 with self._link.connection.hold:
                     copied = copy_on(
@@ -426,6 +426,10 @@ class Session(SessionBase):
                 copied = fault.delivered
             except MuxframeError:
                 raise
+            except ValueError:
+                if not self.closed:
+                    raise
+                return self._copy_waiting(stdout, stderr)  # closed by another thread, before it was held
             except OSError as error:
                 if isinstance(error, ConnectionError) or error.errno == errno.ETIMEDOUT:
                     self._link.fault = lost(error)
@@ -433,6 +437,9 @@ class Session(SessionBase):
                 raise
             self._finish()
             return copied
+
+    def _copy_waiting(self, stdout: AnySink, stderr: AnySink) -> Copied:
+        return copy_on(open_source(b""), Demuxer(), stdout, stderr, waiting=self._waiting)
 
     def read_all(self) -> Demuxed:
         """Read the rest of the payload into memory.
@@ -582,7 +589,11 @@ class Session(SessionBase):
     @timeout.setter
     def timeout(self, seconds: float | None) -> None:
         if not (self.closed or self._is_over):
-            self._link.connection.settimeout(seconds)
+            try:
+                self._link.connection.settimeout(seconds)
+            except ValueError:
+                if not self.closed:  # by another thread, right now
+                    raise
         self._timeout = seconds
 
     _timeout: float | None = None
