@@ -9,11 +9,18 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Whoever starts the tests in the background has them ignore these, and so would the commands that tests interrupt.
+for name in ("SIGINT", "SIGQUIT", "SIGHUP"):
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
 
 #: What goes on above the frame core, and is the same on both backends: its tests get the marker `shells`.
 SHELLS = {

@@ -195,7 +195,7 @@ def negotiate(fixed: tuple[int, int] | None) -> Flow[Api]:
     podman = None
     if "libpod-api-version" in headers or server.startswith("Libpod/"):
         number = headers.get("libpod-api-version") or server.removeprefix("Libpod/").partition(" ")[0]
-        podman = tuple(int(part) for part in number.split("-")[0].split(".") if part.isdecimal())
+        podman = tuple(int(part) for part in number.split("-")[0].split(".") if part.isdecimal() and len(part) < 10)
     return Api(fixed or min(newest, NEWEST_API), podman)
 
 

@@ -17,7 +17,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import h11
 
@@ -143,8 +143,8 @@ class Response:
             return
         message = self._message()
         if self.status < 400:
-            location = self.headers.get("location", "nowhere")
-            raise HandshakeError(f"redirected to {location}, which is not followed", self.status, self.reason)
+            host = urlsplit(self.headers.get("location", "")).hostname or "another path"  # a path may be a secret
+            raise HandshakeError(f"redirected to {host}, which is not followed", self.status, self.reason)
         kind = _ERRORS.get(self.status, EngineError)
         if self.status == 500:
             kind = next((kind for words, kind in _ERRORS_OF_500.items() if words in message), EngineError)

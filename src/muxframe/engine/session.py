@@ -44,6 +44,9 @@ __all__ = ["Link", "Session"]
 
 RECEIVE_SIZE = 64 * 1024
 
+#: What the system says of a connection that is dead, beside ConnectionError: keepalives were not answered.
+UNREACHABLE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+
 LITTLE = 64 * 1024  #: bytes of one read, after which the next waits for more where a session has a delay
 
 MAX_OWED = 1024 * 1024  #: bytes of answers (to pings) that may wait until the other side takes them
@@ -431,7 +434,7 @@ class Session(SessionBase):
                     raise
                 return self._copy_waiting(stdout, stderr)  # closed by another thread, before it was held
             except OSError as error:
-                if isinstance(error, ConnectionError) or error.errno == errno.ETIMEDOUT:
+                if isinstance(error, ConnectionError) or error.errno in UNREACHABLE:
                     self._link.fault = lost(error)
                     raise self._link.fault from error
                 raise
