@@ -422,6 +422,8 @@ def test_redirect_is_named_and_not_followed() -> None:
     outcome = receive_cut(head, stream=True)
     assert isinstance(outcome.fault, HandshakeError)
     assert str(outcome.fault) == "307 Away: redirected to other, which is not followed"
+    with pytest.raises(HandshakeError, match="another path"):
+        Response(307, "Away", {"location": "http://[x"}).check()
 
 
 @pytest.mark.parametrize("body", [b"x" * 1_000_000, b'{"message":"%s"}' % (b"x" * 1_000_000)])

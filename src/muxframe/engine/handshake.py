@@ -143,8 +143,8 @@ class Response:
             return
         message = self._message()
         if self.status < 400:
-            host = urlsplit(self.headers.get("location", "")).hostname or "another path"  # a path may be a secret
-            raise HandshakeError(f"redirected to {host}, which is not followed", self.status, self.reason)
+            place = _host_of(self.headers.get("location", "")) or "another path"
+            raise HandshakeError(f"redirected to {place}, which is not followed", self.status, self.reason)
         kind = _ERRORS.get(self.status, EngineError)
         if self.status == 500:
             kind = next((kind for words, kind in _ERRORS_OF_500.items() if words in message), EngineError)
@@ -160,6 +160,14 @@ class Response:
             return text or "the engine said no more"
         cause = str(answer.get("cause") or "")[:MAX_MESSAGE_SIZE]
         return message if cause in message else f"{message}: {cause}"
+
+
+def _host_of(url: str) -> str | None:
+    """Name the host of an address, and nothing else of it: a path may be a secret."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 class Body:
