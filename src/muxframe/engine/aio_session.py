@@ -223,7 +223,8 @@ class Session(SessionBase):
                 async with asyncio.timeout(self.timeout):
                     return await self._link.write(view)
             except TimeoutError as error:
-                error.characters_written = getattr(error.__cause__, "characters_written", 0)  # type: ignore[attr-defined]
+                cancelled = error.__cause__ or error.__context__  # before Python 3.11.4 it is no cause
+                error.characters_written = getattr(cancelled, "characters_written", 0)  # type: ignore[attr-defined]
                 raise
 
     async def close_stdin(self) -> None:
