@@ -43,6 +43,8 @@ class TlsStream:
         self._plain = memoryview(b"")  # decrypted early, by close_write
         self._end: ssl.SSLError | None = None  # what came after it
         self._is_write_closed = False
+        self._is_connected = False
+        self._broken: ssl.SSLError | None = None  # the transport ended, and the peer had not said so
 
     def handshake(self) -> bool:
         """Take the handshake as far as it goes; return whether it is done. If not, it wants to `receive` more.
@@ -55,6 +57,7 @@ class TlsStream:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 return False
+            self._is_connected = True
             return True
 
     def receive(self, data: Buffer, /) -> None:
@@ -62,8 +65,14 @@ class TlsStream:
         with self._lock:
             if memoryview(data).nbytes:
                 self._incoming.write(data)
-            else:
+            elif not self._is_connected:
                 self._incoming.write_eof()
+            elif self._end is None:
+                self._drain()
+                if self._end is None:  # OpenSSL may be told to take this for a proper end, and by Python it is
+                    self._broken = self._end = ssl.SSLEOFError(
+                        ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol"
+                    )
 
     def outgoing(self) -> bytes:
         """Return ciphertext to send to the peer; empty if there is none. It is handed out once."""
@@ -105,10 +114,13 @@ class TlsStream:
 
         Raises:
             ValueError: writing has been closed.
+            ssl.SSLEOFError: the transport has ended, and the peer had not declared it.
         """
         with self._lock:
             if self._is_write_closed:
                 raise ValueError("the writing side is closed")
+            if self._broken is not None:
+                raise self._broken
             try:
                 return self._tls.write(data)
             except ssl.SSLWantReadError:
@@ -118,8 +130,9 @@ class TlsStream:
         """Tell the peer that nothing more will be written (close_notify). Reading goes on. Again: no effect."""
         with self._lock:
             if not self._is_write_closed:
-                self._drain()
-                self._shut_down()
+                if self._broken is None:
+                    self._drain()
+                    self._shut_down()
                 self._is_write_closed = True
 
     def _drain(self) -> None:
