@@ -74,7 +74,8 @@ def unix_listener(path: Path) -> socket.socket:
 
 def server_context(certificates: Path, version: str = "1.3", name: str = "server") -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.options = ssl.Options(context.options & ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0))  # Python sets it where OpenSSL knows it
+    lenience = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # Python sets it where OpenSSL knows it
+    context.options = ssl.Options(context.options & ~lenience)
     context.minimum_version = context.maximum_version = VERSIONS[version]
     context.load_cert_chain(certificates / f"{name}-cert.pem", certificates / f"{name}-key.pem")
     return context
