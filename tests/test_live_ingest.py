@@ -203,6 +203,13 @@ def test_the_engine_is_killed(dockerd: Dockerd) -> None:
         check_against_the_log(dockerd.host, name, lines, follower)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.2)
+
+
 def muxframe_waits_for(host: str) -> None:
     end = time.monotonic() + 60
     while True:
@@ -236,14 +243,19 @@ def test_the_container_is_restarted(variable: str) -> None:
 def test_the_log_is_rotated(variable: str) -> None:
     host = host_of(variable)
     log = {"Type": "json-file", "Config": {"max-size": "100k", "max-file": "5"}}
-    with container(host, slowly(2).replace('"o $i"', f'"o $i {"x" * 200}"'), LogConfig=log) as name:
-        lines, follower = follow_while(host, name, lambda: time.sleep(4))
+    with container(host, slowly(2).replace('"o $i"', f'"o $i {"x" * 300}"'), LogConfig=log) as name:
+
+        def kept(size: int) -> bool:
+            return sum(len(each.data) + 80 for each in written(host, name)) > size
+
+        lines, follower = follow_while(host, name, lambda: wait_until(lambda: kept(250_000)))  # two rotations
         for stream, letter in ((Stream.STDOUT, b"o"), (Stream.STDERR, b"e")):
             found = [each.data.split()[:2] for each in lines if each.stream is stream]
             assert found == [[letter, b"%d" % number] for number in range(1, len(found) + 1)]
-        assert sum(len(each.data) + 80 for each in lines) > 200_000  # so that there was a rotation
         checkpoint = follower.checkpoint
-        time.sleep(6)  # and now all of it is rotated away
+        last = lines[-1].timestamp
+        assert last is not None
+        wait_until(lambda: all(each.timestamp is None or each.timestamp > last for each in written(host, name)))
         late = muxframe.follow(name, host=host, checkpoint=checkpoint)
         late.timeout = 30
         next(late)
