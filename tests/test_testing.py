@@ -510,6 +510,26 @@ def test_logs_are_followed() -> None:
         assert found == [b"second\n", b"x" * 16384, b"x" * (20000 - 16384) + b"\n", b"end"]
 
 
+@pytest.mark.parametrize("flavor", ["docker", "podman"])
+def test_times_of_the_pieces_of_a_line(flavor: Any) -> None:
+    def script(process: Process) -> None:
+        process.write(b"x" * 40000 + b"\n")
+        process.write(b"y" * 16384)
+        time.sleep(0.01)
+        process.write(b"y\n")
+
+    with LoopbackEngine(flavor=flavor) as engine:
+        engine.add(Container("web", script))
+        muxframe.connect(engine.host).start("web")
+        with muxframe.connect(engine.host).logs("web", follow=True) as session:
+            session.read_all()
+        [web] = engine.containers()
+        entries = web.log.entries
+    assert [len(entry.data) for entry in entries] == [16384, 16384, 40001 - 2 * 16384, 16384, 2]
+    times = [entry.timestamp for entry in entries]
+    assert len(set(times)) == (2 if flavor == "docker" else 5)
+
+
 def test_a_follower_that_leaves_is_forgotten() -> None:
     with LoopbackEngine() as engine:
         engine.add(Container("web"))

@@ -40,13 +40,15 @@ class LogEntry(NamedTuple):
 class Log:
     """What a container has written, in messages.
 
-    Docker keeps the beginning of a line back until its end comes; Podman logs it at once.
+    Docker keeps the beginning of a line back until its end comes, and gives all pieces of a line the same time; Podman
+    logs each at once, with its own.
     """
 
     def __init__(self, entries: Iterable[LogEntry] = ()) -> None:
         self.entries = list(entries)
         self.keeps_lines = True
         self._partial = {1: b"", 2: b""}
+        self._began: dict[int, int] = {}  # when the unfinished line of a stream was
 
     def write(self, stream: int, data: bytes) -> None:
         """Add what a program wrote."""
@@ -54,14 +56,22 @@ class Log:
         self._partial[stream] = b""
         if self.keeps_lines and lines and not lines[-1].endswith(b"\n") and len(lines[-1]) < LOG_PIECE_SIZE:
             self._partial[stream] = lines.pop()
-        self.entries += [LogEntry(stream, line, time.time_ns()) for line in lines]
+        for line in lines:
+            self._add(stream, line)
 
     def flush(self) -> None:
         """Add the lines that will never end."""
         for stream, data in self._partial.items():
             if data:
-                self.entries.append(LogEntry(stream, data, time.time_ns()))
+                self._add(stream, data)
         self._partial = {1: b"", 2: b""}
+        self._began.clear()
+
+    def _add(self, stream: int, data: bytes) -> None:
+        timestamp = self._began.pop(stream, None) or time.time_ns()
+        self.entries.append(LogEntry(stream, data, timestamp))
+        if self.keeps_lines and not data.endswith(b"\n"):
+            self._began[stream] = timestamp
 
 
 def _split_lines(data: bytes) -> list[bytes]:

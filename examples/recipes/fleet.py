@@ -1,0 +1,49 @@
+"""What the recipes share: lines of all containers with a label, for ever, and nothing forgotten at a restart."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import muxframe
+from muxframe import Line
+from muxframe.ingest import Source
+
+
+def read(
+    state: str, *labels: str, flush: Callable[[], None] = lambda: None, interval: float = 1.0, **options: Any
+) -> Iterator[tuple[Source, list[Line]]]:
+    """Yield a container and lines of it. Who asks for the next ones says that these are safe, or will be after flush().
+
+    Where that is, is kept in the file `state`, every `interval` seconds.
+    """
+    path = Path(state)
+    checkpoints = json.loads(path.read_text()) if path.exists() else {}
+    with muxframe.connect().gather(labels=labels, checkpoints=checkpoints, **options) as gathering:
+        gathering.timeout = interval
+        stored = time.monotonic()
+        while not gathering.closed:
+            try:
+                taken = gathering.read()
+            except TimeoutError:  # nobody has anything to say
+                taken = None
+            if taken:
+                yield taken
+            if gathering.closed or time.monotonic() > stored + interval:
+                flush()
+                store(path, {id: str(checkpoint) for id, checkpoint in gathering.checkpoints.items()})
+                stored = time.monotonic()
+
+
+def store(path: Path, checkpoints: dict[str, str]) -> None:
+    """Replace the file by another that is whole."""
+    new = path.with_suffix(".new")
+    with open(new, "w") as file:
+        json.dump(checkpoints, file)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
