@@ -214,12 +214,14 @@ def test_timeout_of_writing(place: Place) -> None:
 
     connection = place.dial(handler, 0.2)
     view = memoryview(PATTERN * 20)
-    with pytest.raises(TimeoutError):
-        while True:
+    timeouts = 0
+    while timeouts < 3:  # in a row: what is between here and there may have been slow to take all it can
+        try:
             view = view[connection.send(view) :]
-    for _ in range(2):
-        with pytest.raises(TimeoutError):
-            connection.send(view)
+            timeouts = 0
+        except TimeoutError:
+            timeouts += 1
+    assert view
     may_read.set()
     connection.settimeout(30)
 
