@@ -191,7 +191,6 @@ class Link(asyncio.BufferedProtocol):
         self._buffer = aio.ReceiveBuffer()
         self._is_gone = False  # the transport is
         self._gone: asyncio.Future[None] | None = None  # tells who waits for that
-        self._rest: aio.ChunkReader | None = None
 
     # Most links are never written to: what that needs is made when it is.
 
@@ -210,8 +209,13 @@ class Link(asyncio.BufferedProtocol):
         return bytearray()
 
     @cached_property
-    def _rest_parts(self) -> list[bytes]:
-        return []
+    def _rest(self) -> bytearray:
+        """What `read_rest` has read."""
+        return bytearray()
+
+    @cached_property
+    def _rest_reader(self) -> aio.ChunkReader:
+        return aio.ChunkReader(self, Demuxer(raw=True), "error")
 
     def unpack(self, body: Body) -> None:
         """Let body stand before the rest of the stream."""
@@ -522,13 +526,12 @@ class Link(asyncio.BufferedProtocol):
 
     async def read_rest(self) -> bytes:
         """Read to the end; what has come before a cancellation is there for the next call."""
-        if self._rest is None:
-            self._rest = aio.ChunkReader(self, Demuxer(raw=True), "error")
-        while batch := await self._rest.read():
-            self._rest_parts += [payload for _, payload in batch]
-            if sum(map(len, self._rest_parts)) > MAX_BODY_SIZE:
+        while batch := await self._rest_reader.read():
+            for _, payload in batch:
+                self._rest += payload
+            if len(self._rest) > MAX_BODY_SIZE:
                 raise HandshakeError(f"the answer's body is larger than {MAX_BODY_SIZE} bytes")
-        return b"".join(self._rest_parts)
+        return bytes(self._rest)
 
     def close(self) -> None:
         """Close the connection. Reading ends."""

@@ -76,6 +76,7 @@ class Link(Source):
         self._unsent = b""  # of what was packed: it goes before everything else
         self._answers: deque[bytes] = deque()  # to what was received
         self._owed = 0  # bytes of answers since all had been sent
+        self._rest = bytearray()  # what `read_rest` has read
 
     @property
     def descriptor(self) -> int | None:  # type: ignore[override]
@@ -149,8 +150,6 @@ class Link(Source):
     def read_rest(self, deadline: Deadline) -> bytes:
         """Read to the end; what has come before a timeout is there for the next call."""
         buffer = memoryview(bytearray(RECEIVE_SIZE))
-        if not hasattr(self, "_rest"):
-            self._rest = bytearray()
         while True:
             self.connection.settimeout(deadline.left())
             size = self.readinto(buffer)
