@@ -119,10 +119,10 @@ def time_range(since: Moment | None, until: Moment | None) -> tuple[int, int] | 
     """Return the first nanosecond, and the first behind the last; None: all of them."""
     if since is None and until is None:
         return None
-    from ..engine.parameters import moment
+    from ..engine.parameters import nanoseconds
 
-    first = -1 << 63 if since is None else int(moment(since).replace(".", ""))
-    return first, (1 << 63 if until is None else int(moment(until).replace(".", "")))
+    first = -1 << 63 if since is None else nanoseconds(since)
+    return first, 1 << 63 if until is None else nanoseconds(until)
 
 
 class Archive:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     #: the time left out, seconds since the epoch, or a duration as Docker writes it ("10m", "1h30m").
     Moment = Union[int, float, str, datetime, timedelta]
 
-__all__ = ["environment", "moment", "quoted_name", "tail_of"]
+__all__ = ["environment", "moment", "moment_at", "nanoseconds", "quoted_name", "tail_of"]
 
 _UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -38,13 +38,23 @@ def moment(value: Moment, *, now: int | None = None) -> str:
     >>> moment("2026-11-21T04:36:06.532584213Z")
     '1795235766.532584213'
     """
+    return moment_at(nanoseconds(value, now=now))
+
+
+def moment_at(since_epoch: int) -> str:
+    """Return a number of nanoseconds since the epoch as engines take it."""
+    return f"{since_epoch // 10**9}.{since_epoch % 10**9:09d}"
+
+
+def nanoseconds(value: Moment, *, now: int | None = None) -> int:
+    """Return a moment in nanoseconds since the epoch: as `moment`."""
     try:
-        nanoseconds = _in_nanoseconds(value, time.time_ns() if now is None else now)
+        since_epoch = _in_nanoseconds(value, time.time_ns() if now is None else now)
     except OverflowError:
         raise ValueError(f"out of range: {value!r}") from None
-    if nanoseconds < 0:
+    if since_epoch < 0:
         raise ValueError(f"before 1970: {value!r}")
-    return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
+    return since_epoch
 
 
 def _in_nanoseconds(value: Moment, now: int) -> int:

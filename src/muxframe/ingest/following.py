@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 from .._lines import Line, LineSplitter
 from .._lines_py import DEFAULT_MAX_LINE_SIZE
 from ..engine import calls
-from ..engine.parameters import moment, tail_of
+from ..engine.parameters import moment_at, nanoseconds, tail_of
 from ..errors import (
     CheckpointError,
     ConflictError,
@@ -31,7 +31,7 @@ from ..errors import (
     HandshakeError,
     NotFoundError,
 )
-from .resume import SECOND, Checkpoint, Repeats, Replay
+from .resume import Checkpoint, Repeats, Replay
 
 if TYPE_CHECKING:
     from ..engine.calls import Api, Flow, Opened
@@ -130,7 +130,7 @@ class Following:
         self.name = container
         self.checkpoint = Checkpoint.from_str(checkpoint) if isinstance(checkpoint, str) else checkpoint
         self.gaps = 0
-        self._since = 0 if since is None else _nanoseconds(since)
+        self._since = 0 if since is None else nanoseconds(since)
         self._tail = tail_of(tail) if checkpoint is None else "all"
         self._wanted = stdout, stderr, details
         self._until = until
@@ -200,7 +200,7 @@ class Following:
             container,
             of="container",
             follow=follow,
-            since=f"{since // SECOND}.{since % SECOND:09d}" if since else None,
+            since=moment_at(since) if since else None,
             until=None,
             tail=self._tail,
             timestamps=True,
@@ -298,8 +298,3 @@ def _finished(lines: list[Line]) -> list[Line]:
     while lines and lines[-1].partial:
         lines = lines[:-1]
     return lines
-
-
-def _nanoseconds(since: Moment) -> int:
-    seconds, _, fraction = moment(since).partition(".")
-    return int(seconds) * SECOND + int(fraction)
