@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from muxframe import ConnectionLostError
-from muxframe.engine.endpoint import Endpoint, Tls, describe_failures, find_endpoints, parse_endpoint
+from muxframe.engine.endpoint import Attempts, Endpoint, Tls, find_endpoints, parse_endpoint
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
 
@@ -273,26 +273,38 @@ def test_errors_hold_no_secret(url: str) -> None:
     assert "hidden" not in str(caught.value)
 
 
-def test_describe_failures() -> None:
-    def fail(cause: BaseException) -> ConnectionLostError:
-        error = ConnectionLostError("cannot connect")
-        error.__cause__ = cause
-        return error
+def failing(cause: BaseException) -> ConnectionLostError:
+    error = ConnectionLostError("cannot connect")
+    error.__cause__ = cause
+    return error
 
+
+def test_attempts() -> None:
     docker, podman, other = (Endpoint("unix", f"/{name}", origin=f"{name}'s default") for name in ("d", "p", "o"))
-    text = describe_failures(
-        [
-            (docker, fail(FileNotFoundError(2, "No such file or directory"))),
-            (podman, TimeoutError("no connection within 3 s")),
-            (other, ConnectionResetError()),
-        ]
-    )
-    assert text == (
+    attempts = Attempts(ConnectionLostError, OSError)
+    for endpoint, error in (
+        (docker, failing(FileNotFoundError(2, "No such file or directory"))),
+        (podman, TimeoutError("no connection within 3 s")),
+        (other, ConnectionResetError()),
+    ):
+        with attempts.at(endpoint):
+            raise error
+    assert isinstance(attempts.failure(), ConnectionLostError)
+    assert str(attempts.failure()) == (
         "no engine answers; tried:\n"
         "  unix:///d (d's default): No such file or directory\n"
         "  unix:///p (p's default): no connection within 3 s\n"
         "  unix:///o (o's default): ConnectionResetError"
     )
+    with pytest.raises(ValueError, match="something else"), attempts.at(docker):
+        raise ValueError("something else")
+
+
+def test_one_attempt() -> None:
+    attempts, error = Attempts(OSError), TimeoutError("late")
+    with attempts.at(Endpoint("unix", "/d")):
+        raise error
+    assert attempts.failure() is error
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._framing_py import check_limit, check_truncated
-from ..engine.aio import Opening, Run, Session, run_flow
+from ..engine.aio import Opener, Opening, Run, Session, run_flow
 from ..engine.base import DEFAULT_TIMEOUT, Deadline
-from ..engine.endpoint import describe_failures
+from ..engine.endpoint import Attempts
 from ..errors import ConnectionLostError, EngineError
 from ..protocol import DEFAULT_MAX_FRAME_SIZE, Truncated
 from . import calls
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
     import os
     import ssl
     from collections.abc import Mapping
-    from typing import Self
 
-    from ..engine.calls import Opened
     from ..engine.endpoint import Endpoint
     from .calls import Flow
     from .messages import Container, Version
@@ -46,18 +43,13 @@ def connect(
     async def open_it() -> Runtime:
         from .rpc import find_endpoints
 
-        failures: list[tuple[Endpoint, Exception]] = []
+        attempts = Attempts(ConnectionLostError, TimeoutError, EngineError)
         for each in find_endpoints(endpoint):
             runtime = Runtime(each, timeout)
-            try:
+            with attempts.at(each):
                 runtime._api = await runtime._run(calls.negotiate(tls))
-            except (ConnectionLostError, TimeoutError, EngineError) as error:
-                failures.append((each, error))
-            else:
                 return runtime
-        if len(failures) == 1:
-            raise failures[0][1]
-        raise ConnectionLostError(describe_failures(failures))
+        raise attempts.failure()
 
     return Opening(open_it)
 
@@ -96,26 +88,11 @@ def connect_stream(
     return Runtime(None, timeout)._open(flow, max_frame_size, truncated)
 
 
-class Runtime(RuntimeBase["Opening[Session]"]):
+class Runtime(Opener, RuntimeBase["Opening[Session]"]):
     """A container runtime: what awaiting `connect` returns. It holds no connection; each call makes its own.
 
     `attach` and `exec` return what can be awaited, or used with `async with`, for the Session.
     """
-
-    def _open(self, flow: Flow[Opened], max_frame_size: int | None, truncated: Truncated) -> Opening[Session]:
-        check_limit(max_frame_size)
-        check_truncated(truncated)
-
-        async def open_it() -> Session:
-            return Session(self, await self._run(flow), max_frame_size, truncated)
-
-        return Opening(open_it)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Do nothing: there is nothing to close."""
 
     async def version(self) -> Version:
         """Ask what the runtime is: (name, version, api)."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._framing_py import check_limit, check_truncated
 from ..engine.base import DEFAULT_TIMEOUT, Deadline
-from ..engine.client import Run, run_flow
-from ..engine.endpoint import describe_failures
+from ..engine.client import Opener, Run, run_flow
+from ..engine.endpoint import Attempts
 from ..engine.session import Session
 from ..errors import ConnectionLostError, EngineError
 from ..protocol import DEFAULT_MAX_FRAME_SIZE, Truncated
@@ -18,9 +17,7 @@ if TYPE_CHECKING:
     import os
     import ssl
     from collections.abc import Mapping
-    from typing import Self
 
-    from ..engine.calls import Opened
     from ..engine.endpoint import Endpoint
     from .calls import Flow
     from .messages import Container, Version
@@ -54,18 +51,13 @@ def connect(
     """
     from .rpc import find_endpoints
 
-    failures: list[tuple[Endpoint, Exception]] = []
+    attempts = Attempts(ConnectionLostError, TimeoutError, EngineError)
     for each in find_endpoints(endpoint):
         runtime = Runtime(each, timeout)
-        try:
+        with attempts.at(each):
             runtime._api = runtime._run(calls.negotiate(tls))
-        except (ConnectionLostError, TimeoutError, EngineError) as error:
-            failures.append((each, error))
-        else:
             return runtime
-    if len(failures) == 1:
-        raise failures[0][1]
-    raise ConnectionLostError(describe_failures(failures))
+    raise attempts.failure()
 
 
 def connect_stream(
@@ -100,22 +92,11 @@ def connect_stream(
     return Runtime(None, timeout)._open(flow, max_frame_size, truncated)
 
 
-class Runtime(RuntimeBase["Session"]):
+class Runtime(Opener, RuntimeBase["Session"]):
     """A container runtime: what `connect` returns. It holds no connection; each call makes its own.
 
     Safe to use from several threads.
     """
-
-    def _open(self, flow: Flow[Opened], max_frame_size: int | None, truncated: Truncated) -> Session:
-        check_limit(max_frame_size)
-        check_truncated(truncated)
-        return Session(self, self._run(flow), max_frame_size, truncated)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Do nothing: there is nothing to close."""
 
     def version(self) -> Version:
         """Ask what the runtime is: (name, version, api)."""

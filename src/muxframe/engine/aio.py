@@ -13,10 +13,10 @@ from .._framing_py import check_limit, check_truncated
 from ..errors import ConnectionLostError
 from ..protocol import Truncated
 from . import calls
-from .aio_link import Connection, Link, dial
+from .aio_link import Link, dial
 from .aio_session import Session
-from .base import DEFAULT_TIMEOUT, TOO_LATE, Deadline, EngineBase
-from .endpoint import describe_failures, find_endpoints
+from .base import DEFAULT_TIMEOUT, TOO_LATE, Deadline, EngineBase, RunBase
+from .endpoint import Attempts, find_endpoints
 from .handshake import Conversation, LateBody, Response
 from .session import is_timeout, lost
 
@@ -30,10 +30,22 @@ if TYPE_CHECKING:
     from ..ingest.following import Following
     from ..ingest.gather import AsyncGathering
     from .calls import Flow, Opened, Step
-    from .endpoint import Endpoint
     from .handshake import Body
 
-__all__ = ["Engine", "Opening", "Run", "Session", "attach", "connect", "exec", "follow", "gather", "logs", "run_flow"]
+__all__ = [
+    "Engine",
+    "Opener",
+    "Opening",
+    "Run",
+    "Session",
+    "attach",
+    "connect",
+    "exec",
+    "follow",
+    "gather",
+    "logs",
+    "run_flow",
+]
 
 T = TypeVar("T")
 
@@ -74,18 +86,13 @@ def connect(
 
     async def open_it() -> Engine:
         fixed = calls.fixed_version(api_version)
-        failures = []
+        attempts = Attempts(ConnectionLostError, TimeoutError)
         for endpoint in find_endpoints(host, context=context, tls=tls):
             engine = Engine(endpoint, calls.Api(), auth=auth, timeout=timeout)
-            try:
+            with attempts.at(endpoint):
                 engine._api = await engine._run(calls.negotiate(fixed))
-            except (ConnectionLostError, TimeoutError) as error:
-                failures.append((endpoint, error))
-            else:
                 return engine
-        if len(failures) == 1:
-            raise failures[0][1]
-        raise ConnectionLostError(describe_failures(failures))
+        raise attempts.failure()
 
     return Opening(open_it)
 
@@ -132,11 +139,8 @@ def gather(*names: str, host: str | None = None, **options: Any) -> AsyncGatheri
     return AsyncGathering(lambda: connect(host), names, **options)
 
 
-class Engine(EngineBase["Opening[Session]", "Follower", "AsyncGathering"]):
-    """A container engine: what awaiting `connect` returns. It holds no connection; each call makes its own.
-
-    `attach`, `exec` and `logs` return what can be awaited, or used with `async with`, for the Session.
-    """
+class Opener:
+    """What opens sessions, and performs their flows: as the blocking Opener."""
 
     def _open(self, flow: Flow[Opened], max_frame_size: int | None, truncated: Truncated) -> Opening[Session]:
         check_limit(max_frame_size)
@@ -146,6 +150,22 @@ class Engine(EngineBase["Opening[Session]", "Follower", "AsyncGathering"]):
             return Session(self, await self._run(flow), max_frame_size, truncated)
 
         return Opening(open_it)
+
+    async def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Do nothing: there is nothing to close."""
+
+
+class Engine(Opener, EngineBase["Opening[Session]", "Follower", "AsyncGathering"]):
+    """A container engine: what awaiting `connect` returns. It holds no connection; each call makes its own.
+
+    `attach`, `exec` and `logs` return what can be awaited, or used with `async with`, for the Session.
+    """
 
     def _follow(self, following: Following) -> Follower:
         from ..ingest.aio import Follower
@@ -159,12 +179,6 @@ class Engine(EngineBase["Opening[Session]", "Follower", "AsyncGathering"]):
 
     async def _itself(self) -> Engine:
         return self
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Do nothing: there is nothing to close."""
 
     async def inspect(self, container: str) -> dict[str, Any]:
         """Return what the engine knows of a container."""
@@ -232,18 +246,8 @@ async def run_flow(flow: Flow[T], run: Run) -> T:
         run.close()
 
 
-class Run:
-    """What performs the steps of one flow: as the blocking Run."""
-
-    def __init__(
-        self, endpoint: Endpoint | None, auth: Any, step_timeout: float | None, timeout: float | None = -1
-    ) -> None:
-        self._endpoint = endpoint
-        self._auth = auth
-        self._step_timeout = step_timeout
-        self._deadline = None if timeout == -1 else Deadline(timeout)
-        self._connection: Connection | None = None
-        self._conversation: Conversation | None = None
+class Run(RunBase):
+    """What performs the steps of one flow."""
 
     async def perform(self, step: Step) -> Any:
         """Perform a step; return what the flow is sent for it."""
@@ -290,12 +294,6 @@ class Run:
         link = Link(connection, head, received, body)
         await link.connect()
         return link
-
-    def close(self) -> None:
-        """Close what has not been handed over."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = self._conversation = None
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .. import aio
 from .._batches import LineBatch
@@ -28,19 +28,14 @@ if TYPE_CHECKING:
 
     from .._batches_py import LineType
     from ..sinks import AnySink
-    from .calls import Flow, Opened
+    from .aio import Opener
+    from .calls import Opened
 
 __all__ = ["Session"]
 
 C = TypeVar("C", Chunk, Frame, Line, LineBatch)
 R = TypeVar("R", bound="aio.Reader[Any]")
 T = TypeVar("T")
-
-
-class Shell(Protocol):
-    """What has opened a session, and performs its flows."""
-
-    async def _run(self, flow: Flow[T], timeout: float | None = -1) -> T: ...
 
 
 class Session(SessionBase):
@@ -54,7 +49,7 @@ class Session(SessionBase):
         tty, stream_type, exit_code: see SessionBase.
     """
 
-    def __init__(self, engine: Shell, opened: Opened, max_frame_size: int | None, truncated: Truncated) -> None:
+    def __init__(self, engine: Opener, opened: Opened, max_frame_size: int | None, truncated: Truncated) -> None:
         super().__init__(opened)
         self._engine = engine
         self._loop = asyncio.get_running_loop()

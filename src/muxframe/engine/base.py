@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from ..ingest.resume import Checkpoint
     from .calls import Api, Flow, Opened
     from .endpoint import Endpoint
+    from .handshake import Conversation
     from .parameters import Moment
 
-__all__ = ["DEFAULT_TIMEOUT", "TOO_LATE", "Deadline", "EngineBase", "SessionBase"]
+__all__ = ["DEFAULT_TIMEOUT", "TOO_LATE", "Deadline", "EngineBase", "RunBase", "SessionBase"]
 
 #: Seconds for connecting, and for each answer that is not a stream.
 DEFAULT_TIMEOUT = 60.0
@@ -337,6 +338,33 @@ class EngineBase(Generic[S, F, G]):
             max_bytes=max_bytes,
             max_line_size=max_line_size,
         )
+
+
+class RunBase:
+    """What performs the steps of one flow, on one connection as long as that is possible.
+
+    Args:
+        endpoint: the engine's; None where every Open names its own.
+        auth: see `connect`.
+        step_timeout: seconds for each exchange.
+        timeout: seconds for the whole; -1: as long as the steps take.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint | None, auth: Any, step_timeout: float | None, timeout: float | None = -1
+    ) -> None:
+        self._endpoint = endpoint
+        self._auth = auth
+        self._step_timeout = step_timeout
+        self._deadline = None if timeout == -1 else Deadline(timeout)
+        self._connection: Any = None  # the shell's own kind
+        self._conversation: Conversation | None = None
+
+    def close(self) -> None:
+        """Close what has not been handed over."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._conversation = None
 
 
 class Deadline:

@@ -12,9 +12,9 @@ from .._framing_py import check_limit, check_truncated
 from ..errors import ConnectionLostError
 from ..protocol import Truncated
 from . import calls
-from .base import DEFAULT_TIMEOUT, TOO_LATE, Deadline, EngineBase
+from .base import DEFAULT_TIMEOUT, TOO_LATE, Deadline, EngineBase, RunBase
 from .dial import dial
-from .endpoint import describe_failures, find_endpoints
+from .endpoint import Attempts, find_endpoints
 from .handshake import Conversation, LateBody, Response
 from .session import RECEIVE_SIZE, Link, Session, is_timeout, lost
 
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from ..ingest.gather import Gathering
     from .calls import Flow, Opened, Step
     from .dial import Connection
-    from .endpoint import Endpoint
 
-__all__ = ["Engine", "Run", "connect", "run_flow"]
+__all__ = ["Engine", "Opener", "Run", "connect", "run_flow"]
 
 T = TypeVar("T")
 
@@ -69,30 +68,38 @@ def connect(
         ValueError, OSError: an address, a context or a certificate is not one.
     """
     fixed = calls.fixed_version(api_version)
-    failures = []
+    attempts = Attempts(ConnectionLostError, TimeoutError)
     for endpoint in find_endpoints(host, context=context, tls=tls):
         engine = Engine(endpoint, calls.Api(), auth=auth, timeout=timeout)
-        try:
+        with attempts.at(endpoint):
             engine._api = engine._run(calls.negotiate(fixed))
-        except (ConnectionLostError, TimeoutError) as error:
-            failures.append((endpoint, error))
-        else:
             return engine
-    if len(failures) == 1:
-        raise failures[0][1]
-    raise ConnectionLostError(describe_failures(failures))
+    raise attempts.failure()
 
 
-class Engine(EngineBase["Session", "Follower", "Gathering"]):
-    """A container engine: what `connect` returns. It holds no connection; each call makes its own.
-
-    Safe to use from several threads.
-    """
+class Opener:
+    """What opens sessions, and performs their flows. A context manager, of which nothing needs to be closed."""
 
     def _open(self, flow: Flow[Opened], max_frame_size: int | None, truncated: Truncated) -> Session:
         check_limit(max_frame_size)
         check_truncated(truncated)
         return Session(self, self._run(flow), max_frame_size, truncated)
+
+    def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: there is nothing to close."""
+
+
+class Engine(Opener, EngineBase["Session", "Follower", "Gathering"]):
+    """A container engine: what `connect` returns. It holds no connection; each call makes its own.
+
+    Safe to use from several threads.
+    """
 
     def _follow(self, following: Following) -> Follower:
         from ..ingest.follow import Follower
@@ -107,12 +114,6 @@ class Engine(EngineBase["Session", "Follower", "Gathering"]):
             return aio.Engine(self._endpoint, self._api, auth=self._auth, timeout=self._timeout)
 
         return Gathering(connect, names, **options)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Do nothing: there is nothing to close."""
 
     def inspect(self, container: str) -> dict[str, Any]:
         """Return what the engine knows of a container."""
@@ -204,25 +205,8 @@ def run_flow(flow: Flow[T], run: Run) -> T:
         run.close()
 
 
-class Run:
-    """What performs the steps of one flow, on one connection as long as that is possible.
-
-    Args:
-        endpoint: the engine's; None where every Open names its own.
-        auth: see `connect`.
-        step_timeout: seconds for each exchange.
-        timeout: seconds for the whole; -1: as long as the steps take.
-    """
-
-    def __init__(
-        self, endpoint: Endpoint | None, auth: Any, step_timeout: float | None, timeout: float | None = -1
-    ) -> None:
-        self._endpoint = endpoint
-        self._auth = auth
-        self._step_timeout = step_timeout
-        self._deadline = None if timeout == -1 else Deadline(timeout)
-        self._connection: Connection | None = None
-        self._conversation: Conversation | None = None
+class Run(RunBase):
+    """What performs the steps of one flow."""
 
     def perform(self, step: Step) -> Any:
         """Perform a step; return what the flow is sent for it."""
@@ -268,12 +252,6 @@ class Run:
         self._connection = self._conversation = None
         link.connection.settimeout(None)
         return link
-
-    def close(self) -> None:
-        """Close what has not been handed over."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = self._conversation = None
 
 
 def _send(connection: Connection, data: bytes, deadline: Deadline) -> None:

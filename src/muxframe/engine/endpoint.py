@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv6Address
@@ -23,7 +24,7 @@ from ..errors import ConnectionLostError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping
 
     #: None: as the environment, the context or the scheme says. True: verify, with the certificates that the
     #: environment or the context names, or the system's. False: no TLS. A directory with ca.pem, cert.pem and key.pem.
@@ -216,10 +217,31 @@ def find_endpoints(
     return [parse_endpoint(url, origin, tls, ambient) for url, origin in _usual_urls(environ, home).items()]
 
 
-def describe_failures(failures: Iterable[tuple[Endpoint, BaseException]]) -> str:
-    """Return the text for a ConnectionLostError after every endpoint was tried: each, and why it failed."""
-    lines = [f"  {endpoint} ({endpoint.origin}): {reason_of(error)}" for endpoint, error in failures]
-    return "\n".join(["no engine answers; tried:", *lines])
+class Attempts:
+    """Endpoints that are tried, one after the other.
+
+    Args:
+        failures: what stands for another endpoint to be tried.
+    """
+
+    def __init__(self, *failures: type[Exception]) -> None:
+        self._kinds = failures
+        self._failures: list[tuple[Endpoint, Exception]] = []
+
+    @contextmanager
+    def at(self, endpoint: Endpoint) -> Iterator[None]:
+        """Around an attempt: go on behind it if it fails."""
+        try:
+            yield
+        except self._kinds as error:
+            self._failures.append((endpoint, error))
+
+    def failure(self) -> Exception:
+        """Return what is to be raised where all have failed: the reason, or the list of them."""
+        if len(self._failures) == 1:
+            return self._failures[0][1]
+        lines = [f"  {endpoint} ({endpoint.origin}): {reason_of(error)}" for endpoint, error in self._failures]
+        return ConnectionLostError("\n".join(["no engine answers; tried:", *lines]))
 
 
 def reason_of(error: BaseException) -> str:

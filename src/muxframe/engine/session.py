@@ -10,7 +10,7 @@ import select
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._batches import BatchBuilder
 from .._batches_py import DEFAULT_MAX_BYTES, DEFAULT_MAX_LINES
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from .._lines_py import Line
     from ..sinks import AnySink
     from .base import Deadline
-    from .calls import Flow, Opened
+    from .calls import Opened
+    from .client import Opener
     from .dial import Connection
     from .handshake import Body, Response
 
@@ -262,12 +263,6 @@ def lost(error: Exception) -> ConnectionLostError:
     return ConnectionLostError(f"the connection to the engine broke: {error}")
 
 
-class Shell(Protocol):
-    """What has opened a session, and performs its flows."""
-
-    def _run(self, flow: Flow[T], timeout: float | None = -1) -> T: ...
-
-
 class Session(SessionBase):
     """One stream of an engine's: what `attach`, `exec` and `logs` return. A context manager.
 
@@ -281,7 +276,7 @@ class Session(SessionBase):
         tty, stream_type, exit_code: see SessionBase.
     """
 
-    def __init__(self, engine: Shell, opened: Opened, max_frame_size: int | None, truncated: Truncated) -> None:
+    def __init__(self, engine: Opener, opened: Opened, max_frame_size: int | None, truncated: Truncated) -> None:
         super().__init__(opened)
         self._engine = engine
         self._link: Link = opened.link
