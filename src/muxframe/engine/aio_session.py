@@ -95,12 +95,7 @@ class Session(SessionBase):
         """Iterate over the lines of the output: as the blocking Session."""
         self._choose("lines")
         if self._line_iterator is None:
-            splitter = LineSplitter(
-                raw=self._opened.is_raw,
-                timestamps=self._opened.has_timestamps,
-                details=self._opened.has_details,
-                max_line_size=max_line_size,
-            )
+            splitter = LineSplitter(**self.line_options, max_line_size=max_line_size)
             self._line_iterator = aio.LineIterator(self._link, splitter, self._truncated)
         return _Items(self, self._line_iterator)
 
@@ -117,9 +112,7 @@ class Session(SessionBase):
         self._choose("batches")
         iterator = aio.batches(
             self._link,
-            raw=self._opened.is_raw,
-            timestamps=self._opened.has_timestamps,
-            details=self._opened.has_details,
+            **self.line_options,
             line_type=line_type,
             source_name=source_name,
             max_lines=max_lines,

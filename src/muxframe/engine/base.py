@@ -417,6 +417,12 @@ class SessionBase:
         """Say whether `close` was called."""
         raise NotImplementedError
 
+    @property
+    def line_options(self) -> dict[str, bool]:
+        """What `muxframe.lines` and others have to be told of this stream: raw, timestamps and details."""
+        opened = self._opened
+        return {"raw": opened.is_raw, "timestamps": opened.has_timestamps, "details": opened.has_details}
+
     def _choose(self, way: str) -> None:
         if self._way not in (None, way):
             raise RuntimeError(f"this session is read as {self._way} already: choose one way")

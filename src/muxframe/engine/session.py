@@ -342,9 +342,7 @@ class Session(SessionBase):
         if self._lines is None:
             reader = LineReader(
                 self._readinto,
-                raw=self._opened.is_raw,
-                timestamps=self._opened.has_timestamps,
-                details=self._opened.has_details,
+                **self.line_options,
                 max_line_size=max_line_size,
                 truncated=self._truncated,
             )
@@ -371,9 +369,7 @@ class Session(SessionBase):
         """
         self._choose("batches")
         builder = BatchBuilder(
-            raw=self._opened.is_raw,
-            timestamps=self._opened.has_timestamps,
-            details=self._opened.has_details,
+            **self.line_options,
             line_type=line_type,
             source=source_name,
             max_lines=max_lines,
