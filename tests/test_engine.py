@@ -591,6 +591,39 @@ def test_logs_of_swarms(bench: Bench, of: type[Container], api_version: str, tty
         assert session.read_all() == ((b"out\nerr\nmore\n", b"") if tty else READ)
 
 
+@pytest.mark.parametrize("tty", [False, True])
+def test_the_wire_itself(bench: Bench, tty: bool) -> None:
+    client = bench(talker(tty=tty), Container("idle", cat), on_exec={"say": say(*OUTPUT)})
+    with client.attach("c") as session:
+        wire = b"".join(session.wire())
+        assert wire == (b"out\nerr\nmore\n" if tty else WIRE)
+        assert session.line_options == {"raw": tty, "timestamps": False, "details": False}
+        assert b"".join(session.wire()) == b""
+    with client.exec("idle", "say") as session:
+        assert b"".join(session.wire()) == WIRE
+        assert session.exit_code == 0
+    with client.logs("c", timestamps=True) as session:
+        expected = list(session.lines())
+    with client.logs("c", timestamps=True) as session:
+        wire = b"".join(session.wire())
+        assert list(muxframe.lines(wire, **session.line_options)) == expected
+
+
+def test_a_wire_that_nothing_comes_over(bench: Bench) -> None:
+    client = bench(Container("c", cat, open_stdin=True))
+    with client.attach("c", stdin=True) as session:
+        session.timeout = 0.05
+        wire = iter(session.wire())
+        with pytest.raises(TimeoutError):
+            next(wire)
+        session.timeout = 30
+        session.write(b"x")
+        piece = next(iter(session.wire()))
+        assert piece == pack_frame(Stream.STDOUT, b"x")[: len(piece)]
+        session.close()
+        assert list(session.wire()) == []
+
+
 @pytest.mark.parametrize("status", [426, 505])
 def test_logs_where_http10_is_refused(bench: Bench, status: int) -> None:
     client = bench(talker(state="exited"))
@@ -842,6 +875,7 @@ def test_ways_of_reading_do_not_mix(bench: Bench) -> None:
         "frames": lambda session: next(session),
         "lines": lambda session: session.lines(),
         "batches": lambda session: session.batches(),
+        "wire": lambda session: session.wire(),
         "payload": lambda session: session.chunks(),
     }
     for chosen in ways:

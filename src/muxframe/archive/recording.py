@@ -96,9 +96,7 @@ def _open(source: AnySource, shape: Shape) -> tuple[Source, Shape, Any]:
     module = sys.modules.get("muxframe.engine.session")  # whoever has a session has imported it
     if module is None or not isinstance(source, module.Session):
         return open_source(source), shape, None
-    source._choose("wire")
-    opened = source._opened
-    return module._Wire(source), Shape(opened.is_raw, opened.has_timestamps, opened.has_details), source
+    return source.wire(), Shape(**source.line_options), source
 
 
 def build_index(

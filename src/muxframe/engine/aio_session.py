@@ -41,9 +41,9 @@ T = TypeVar("T")
 class Session(SessionBase):
     """One stream of an engine's, as the blocking Session. An asynchronous context manager.
 
-    Read it in one way: as whole frames (`async for frame in session`), as `lines`, or as payload as it comes (`chunks`,
-    `copy_to`, `read_all`, which can follow one another). One task may read while another writes. Who does not read
-    holds the container up. A read that is cancelled, or times out, has taken nothing.
+    Read it in one way: as whole frames (`async for frame in session`), as `lines`, as payload as it comes (`chunks`,
+    `copy_to`, `read_all`, which can follow one another), or as the `wire` itself. One task may read while another
+    writes. Who does not read holds the container up. A read that is cancelled, or times out, has taken nothing.
 
     Attributes:
         tty, stream_type, exit_code: see SessionBase.
@@ -122,6 +122,11 @@ class Session(SessionBase):
         )
         return _Items(self, iterator)
 
+    def wire(self) -> AsyncIterator[bytes]:
+        """Iterate over the stream as it came, frames and all: as the blocking Session."""
+        self._choose("wire")
+        return _Wire(self, self._wire_reader)
+
     async def copy_to(
         self, stdout: AnySink | asyncio.StreamWriter, stderr: AnySink | asyncio.StreamWriter = None, /
     ) -> Copied:
@@ -167,6 +172,10 @@ class Session(SessionBase):
     @cached_property
     def _chunk_reader(self) -> aio.ChunkReader:
         return aio.ChunkReader(self._link, self._demuxer, self._truncated)
+
+    @cached_property
+    def _wire_reader(self) -> aio.ChunkReader:
+        return aio.ChunkReader(self._link, Demuxer(raw=True), "error")
 
     @cached_property
     def _frame_iterator(self) -> aio.FrameIterator:
@@ -290,3 +299,17 @@ class _Items(Generic[C]):
 
     async def __anext__(self) -> C:
         return await self._session._next(self._reader)
+
+
+class _Wire:
+    """An iterator over what comes, frames and all."""
+
+    def __init__(self, session: Session, reader: aio.ChunkReader) -> None:
+        self._session = session
+        self._reader = reader
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return (await self._session._next(self._reader))[1]

@@ -266,9 +266,9 @@ def lost(error: Exception) -> ConnectionLostError:
 class Session(SessionBase):
     """One stream of an engine's: what `attach`, `exec` and `logs` return. A context manager.
 
-    Read it in one way: as whole frames (`for frame in session`), as `lines`, or as payload as it comes (`chunks`,
-    `copy_to`, `read_all`, which can follow one another). One thread may read while another writes. Nothing is read
-    ahead: who does not read holds the container up.
+    Read it in one way: as whole frames (`for frame in session`), as `lines`, as payload as it comes (`chunks`,
+    `copy_to`, `read_all`, which can follow one another), or as the `wire` itself. One thread may read while another
+    writes. Nothing is read ahead: who does not read holds the container up.
 
     A timeout leaves the session as it was: call again. Reading ends where the stream ends, or the session is closed.
 
@@ -377,6 +377,18 @@ class Session(SessionBase):
             max_line_size=max_line_size,
         )
         return _Batches(self, builder, ignore_truncated=self._truncated == "ignore")
+
+    def wire(self) -> Wire:
+        """Iterate over the stream as it came, frames and all; it is a source for `muxframe.copy` and others, too.
+
+        `line_options` tell what it consists of. It ends where the session is closed, which may be inside a frame.
+
+        Raises:
+            ConnectionLostError, TimeoutError: by iteration, as iteration over the session does.
+            RuntimeError: the session is read in another way.
+        """
+        self._choose("wire")
+        return Wire(self)
 
     def copy_to(self, stdout: AnySink, stderr: AnySink = None, /, *, delay: float | None = None) -> Copied:
         """Copy the rest of the payload to two sinks, as `muxframe.copy` does.
@@ -601,11 +613,14 @@ class Session(SessionBase):
         self._opened.close()
 
 
-class _Wire(Source):
-    """What a session reads, for those who read sources."""
+class Wire(Source):
+    """What a session reads: an iterable of bytes, and a source."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(bytes, self.blocks())
 
     def readinto(self, buffer: memoryview, /) -> int:
         return self._session._readinto(buffer)
@@ -615,7 +630,7 @@ class _Batches(BatchReader):
     """Batches that end where the session is closed, which may be inside a frame."""
 
     def __init__(self, session: Session, builder: BatchBuilder, *, ignore_truncated: bool) -> None:
-        super().__init__(_Wire(session), builder, ignore_truncated=ignore_truncated)
+        super().__init__(Wire(session), builder, ignore_truncated=ignore_truncated)
         self._session = session
 
     def _next_piece(self) -> memoryview:
