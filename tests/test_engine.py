@@ -7,8 +7,10 @@ import asyncio
 import contextlib
 import gc
 import inspect
+import io
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -1232,6 +1234,41 @@ def test_interrupt(bench: Bench, transport: str, call: Callable[[Any], Any]) -> 
     finally:
         timer.join()
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("way", [read_frames, read_chunks, read_copy, read_all])
+def test_exit_code_after_a_cancelled_read(bench: Bench, way: Way, loop: asyncio.AbstractEventLoop) -> None:
+    """The output has ended, and the exit code is being asked for, when the reader is cancelled."""
+    client = bench(Container("c", cat), on_exec=SAYS)
+    bench.engine.fault("exec-inspect", Fault(stall=0), times=1)
+
+    def asked() -> bool:
+        return any(re.fullmatch(r".*/exec/\w+/json", request.path) for request in bench.engine.requests)
+
+    async def run() -> None:
+        async with client.target.exec("c", "say") as session:
+            sink = io.BytesIO()
+
+            async def read() -> Any:
+                if way is read_frames:
+                    return [frame async for frame in session]
+                if way is read_chunks:
+                    return [chunk async for chunk in session.chunks()]
+                return await (session.read_all() if way is read_all else session.copy_to(sink, sink))
+
+            reading = asyncio.ensure_future(read())
+            while not asked():
+                await asyncio.sleep(0.01)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            assert session.exit_code is None
+            result = await read()
+            assert session.exit_code == 0
+            if way is read_all:
+                assert result == READ
+
+    in_loop(loop, run)
 
 
 def test_two_tasks_do_not_read_at_once(bench: Bench, loop: asyncio.AbstractEventLoop) -> None:

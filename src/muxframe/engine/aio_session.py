@@ -194,10 +194,7 @@ class Session(SessionBase):
 
     async def _finish(self) -> None:
         """The output has ended: let the connection go, and learn an exec's exit code."""
-        if self._is_over:
-            return
-        self._is_over = True
-        if self.closed:
+        if self._is_over or self.closed:
             return
         self._link.close()
         if self.exit_code is None:
@@ -205,6 +202,7 @@ class Session(SessionBase):
                 self.exit_code = await self._engine._run(self._opened.end())
             except (OSError, MuxframeError):  # `wait` says why
                 pass
+        self._is_over = True  # not if it is cancelled: who reads again asks again
 
     # Writing.
 
