@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import pickle
 import random
+import sys
 import threading
 import time
 import zlib
@@ -493,6 +495,44 @@ def test_close_ends_what_waits() -> None:
         assert list(follower) == []
         assert time.monotonic() - begin < 5
         assert follower.closed
+
+
+@pytest.mark.parametrize("route", ["inspect", "logs"])
+def test_close_ends_a_request(route: str) -> None:
+    with LoopbackEngine() as engine:
+        engine.add(Container("web", log=[(1, b"one\n")]))
+        follower = muxframe.follow("web", host=engine.host)
+        engine.fault(route, Fault(delay=60))
+        threading.Timer(0.2, follower.close).start()
+        begin = time.monotonic()
+        assert list(follower) == []
+        assert time.monotonic() - begin < 30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are counted in /proc")
+@pytest.mark.parametrize("is_late", [False, True])
+def test_an_answer_that_nobody_waits_for_is_closed(is_late: bool) -> None:
+    """It came before the follower was closed, or comes afterwards."""
+    with LoopbackEngine() as engine:
+        engine.add(Container("web"))
+        before = len(os.listdir("/proc/self/fd"))
+        follower = muxframe.follow("web", host=engine.host)
+        engine.fault("logs", Fault(delay=0.3))
+        follower.timeout = 0.001
+        while not any(request.path.endswith("/logs") for request in engine.requests):
+            with pytest.raises(TimeoutError):
+                next(follower)
+        asking = follower._asking
+        if asking is not None and not is_late:
+            asking.join()
+            assert isinstance(asking.result, Opened)
+        follower.close()
+        assert list(follower) == []
+        del follower
+        end = time.monotonic() + 30
+        while len(os.listdir("/proc/self/fd")) > before:
+            assert time.monotonic() < end, "a connection is left"
+            time.sleep(0.01)
 
 
 def test_close_ends_a_pause() -> None:

@@ -31,8 +31,7 @@ class FollowerBase:
     """What the blocking and the asyncio Follower share: steps to do, and lines that wait to be taken.
 
     Attributes:
-        timeout: seconds to wait for a line; None, as at first: for ever. What is asked of the engine meanwhile takes
-            the time that `connect` was given.
+        timeout: seconds to wait for a line; None, as at first: for ever.
     """
 
     def __init__(self, following: Following) -> None:
@@ -128,6 +127,7 @@ class Follower(FollowerBase):
         self._buffer = memoryview(bytearray(RECEIVE_SIZE))
         self._was_small = False
         self._closing = threading.Event()
+        self._asking: _Asking | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +174,7 @@ class Follower(FollowerBase):
 
     def _perform(self, step: Step, left: float | None) -> Any:
         if isinstance(step, Ask):
-            return self._engine._run(step.begin(self._engine._api))
+            return self._ask(step, left)
         if left is not None and left <= 0:
             raise _TimeIsOverError
         if isinstance(step, Receive):
@@ -186,6 +186,21 @@ class Follower(FollowerBase):
             self._step = Pause(step.seconds - seconds)
             raise _TimeIsOverError
         return None
+
+    def _ask(self, step: Ask, left: float | None) -> Any:
+        if self._asking is None:
+            self._asking = _Asking(self, step)
+            self._asking.start()
+        asking = self._asking
+        if not self._is_closed and not asking.is_over.wait(left):
+            raise _TimeIsOverError  # and it goes on
+        self._asking = None
+        try:
+            if asking.error is not None:
+                raise asking.error
+            return asking.result
+        finally:
+            del asking  # the error knows this frame
 
     def _receive(self, link: Any, left: float | None) -> memoryview:
         if self._was_small:
@@ -206,9 +221,43 @@ class Follower(FollowerBase):
         """Close the connection. What waits for a line in another thread ends at once."""
         self._is_closed = True
         self._closing.set()
-        step = self._step
+        step, asking = self._step, self._asking
+        if asking is not None:
+            asking.leave()
         if isinstance(step, Receive):
             step.link.close()
+
+
+class _Asking(threading.Thread):
+    """A request, in a thread of its own: nobody waits for the answer who has given up waiting, or was closed.
+
+    Attributes:
+        is_over: it is answered, or nobody wants to know.
+        result, error: the answer.
+    """
+
+    def __init__(self, follower: Follower, step: Ask) -> None:
+        super().__init__(name="muxframe.follow", daemon=True)
+        self.is_over = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._follower = follower
+        self._step = step
+
+    def run(self) -> None:
+        engine = self._follower._engine
+        try:
+            self.result = engine._run(self._step.begin(engine._api))
+        except BaseException as error:
+            self.error = error
+        if self._follower.closed:
+            discard(self.result)
+        self.is_over.set()
+
+    def leave(self) -> None:
+        """The follower is closed."""
+        discard(self.result)
+        self.is_over.set()
 
 
 def discard(result: Any) -> None:
