@@ -1,33 +1,22 @@
 """Whatever answers, however it is cut: only documented errors, no byte of a stream lost or invented, bounded memory.
 
-How to run it:
-
-    python tests/fuzz/fuzz_handshake.py --seconds 60 --seed 1      a seeded random loop
-    python tests/fuzz/fuzz_handshake.py FILE...                    replay
-
 An input is 5 bytes of settings and the answer (see `run_one`). Most answers are made: a head of some kind, and a body
-as that head says. Some are then changed at random. A failing input is kept as a file; in tests/fuzz/cases/handshake/ it
-is replayed by tests/test_fuzz_handshake.py from then on.
+as that head says. Some are then changed at random. harness.py says how to run it.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import os
 import random
-import sys
-import time
 from collections.abc import Callable
-from itertools import count
-from pathlib import Path
-from typing import Any
 
-from muxframe.engine import handshake
-from muxframe.engine.handshake import Body, Conversation, LateBody, Request, Response
-from muxframe.engine.podman import RepairedReplay
-from muxframe.engine.websocket import WebSocketBody
-from muxframe.errors import ConnectionLostError, EngineError
+from harness import Fuzzer, instrumented, random_cuts
+
+with instrumented():
+    from muxframe.engine import handshake
+    from muxframe.engine.handshake import Body, Conversation, LateBody, Request, Response
+    from muxframe.engine.podman import RepairedReplay
+    from muxframe.engine.websocket import WebSocketBody
+    from muxframe.errors import ConnectionLostError, EngineError
 
 SETTINGS_SIZE = 5
 
@@ -128,11 +117,6 @@ def run_one(data: bytes) -> None:
         assert payload == wire.partition(b"\r\n\r\n")[2], "trailing bytes"
 
 
-def random_cuts(rng: random.Random, wire: bytes) -> list[bytes]:
-    ends = sorted(rng.randrange(len(wire) + 1) for _ in range(rng.randrange(1, 9)))
-    return [piece for start, end in zip([0, *ends], [*ends, len(wire)]) if (piece := wire[start:end])]
-
-
 def receive(kind: str, pieces: list[bytes]) -> tuple[bytes, type[Exception] | None]:
     """Do what a shell does; return the payload and the kind of error."""
     payload: list[bytes] = []
@@ -202,38 +186,7 @@ def feed(body: Body | None, pieces: list[bytes], payload: list[bytes]) -> None:
 # --- running ---------------------------------------------------------------------------------------------------------
 
 
-def run_for(seconds: float, seed: int, *, keep_in: Path) -> int:
-    """Run random inputs of a seed for a time; return how many. A failing one is reported and kept."""
-    deadline = time.monotonic() + seconds
-    for number in count():
-        if number and time.monotonic() >= deadline:
-            return number
-        data = random_input(random.Random(f"{seed}/{number}"))
-        try:
-            run_one(data)
-        except Exception as error:
-            path = keep_in / f"handshake-{hashlib.sha256(data).hexdigest()[:12]}.bin"
-            path.write_bytes(data)
-            error.add_note(f"input {number} of seed {seed}: {path}\n{data[:1000]!r}")
-            raise
-    raise AssertionError
-
-
-def main() -> None:
-    """Run from the command line."""
-    parser: Any = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60, help="how long to run random inputs")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32), help="of the random inputs")
-    parser.add_argument("--keep-in", type=Path, default=Path(os.curdir), help="where a failing input is written")
-    parser.add_argument("file", type=Path, nargs="*", help="inputs to replay instead")
-    options = parser.parse_args()
-    for path in options.file:
-        run_one(path.read_bytes())
-        print(f"{path}: fine")
-    if not options.file:
-        executions = run_for(options.seconds, options.seed, keep_in=options.keep_in)
-        print(f"seed {options.seed}: {executions} executions", file=sys.stderr)
-
+FUZZER = Fuzzer("handshake", random_input, run_one)
 
 if __name__ == "__main__":
-    main()
+    FUZZER.main()

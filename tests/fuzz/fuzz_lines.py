@@ -1,45 +1,23 @@
 """Whatever the bytes and the cuts, both twins and the oracle agree on lines, batches, counts and faults.
 
-How to run it:
-
-    python tests/fuzz/fuzz_lines.py --seconds 60 --seed 1        a seeded random loop
-    python tests/fuzz/fuzz_lines.py FILE...                      replay
-    python tests/fuzz/fuzz_lines.py --atheris -max_total_time=60 CORPUS
-                          coverage-guided, with libFuzzer's options; an empty CORPUS is filled with random inputs first
-
 An input is 7 bytes of settings and the wire (see `Case.parse`). Each check runs one API on one twin, compares with the
-oracle, and returns all it saw; both twins must have seen the same. A failing input is printed as hex and kept as a file
-whose name begins with "lines-"; in tests/fuzz/cases/ it is replayed by tests/test_fuzz.py from then on.
+oracle, and returns all it saw; both twins must have seen the same. harness.py says how to run it.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import importlib
-import os
 import random
 import sys
-import time
-from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import Fuzzer, instrumented
 
-import line_oracle
-import oracle
+import line_oracle  # isort: skip
+import oracle  # isort: skip
 
-if "--atheris" in sys.argv:
-    import atheris  # type: ignore[import-not-found, import-untyped, unused-ignore]
-
-    instrumented = atheris.instrument_imports(include=["muxframe"])
-else:
-    instrumented = nullcontext()
-
-with instrumented:
+with instrumented():
     import muxframe  # noqa: F401
     from muxframe import _batches_py, _lines_py
     from muxframe.errors import DaemonError, ReservedBytesError, TruncatedStreamError, UnknownStreamError
@@ -262,62 +240,8 @@ def run_one(data: bytes) -> None:
         assert all(each == seen[0] for each in seen), f"the twins differ in {check.__name__}: {seen!r:.2000}"
 
 
-def run_for(seconds: float, seed: int, *, keep_in: Path) -> int:
-    """Run random inputs of a seed for a time; return how many. A failing one is reported and kept."""
-    deadline = time.monotonic() + seconds
-    for number in count():
-        if number and time.monotonic() >= deadline:
-            return number
-        data = random_input(random.Random(f"{seed}/{number}"))
-        try:
-            run_one(data)
-        except Exception as error:
-            error.add_note(f"input {number} of seed {seed}: {keep(data, keep_in)}")
-            raise
-    raise AssertionError
-
-
-def keep(data: bytes, directory: Path) -> str:
-    """Write an input to a file, and say where and what."""
-    path = directory / f"lines-{hashlib.sha256(data).hexdigest()[:12]}.bin"
-    path.write_bytes(data)
-    shown = data.hex() if len(data) <= 2000 else f"{data[:1000].hex()}... ({len(data)} bytes)"
-    return f"{path}\n{shown}"
-
-
-def run_atheris(arguments: list[str]) -> None:
-    """Hand over to libFuzzer, which does not return."""
-    for name in arguments:
-        corpus = Path(name)
-        if not name.startswith("-") and corpus.is_dir() and not any(corpus.iterdir()):
-            for number in range(500):
-                (corpus / f"seed-{number}").write_bytes(random_input(random.Random(number)))
-            break
-    atheris.Setup([sys.argv[0], *arguments], run_one)
-    atheris.Fuzz()
-
-
-def main() -> None:
-    """Run from the command line."""
-    print(f"fuzz_lines: {', '.join(twin[0].__name__ for twin in TWINS)}, oracle", file=sys.stderr)
-    if "--atheris" in sys.argv:
-        run_atheris([argument for argument in sys.argv[1:] if argument != "--atheris"])
-        return
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60, help="how long to run random inputs")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32), help="of the random inputs")
-    parser.add_argument("--keep-in", type=Path, default=Path(os.curdir), help="where a failing input is written")
-    parser.add_argument("file", type=Path, nargs="*", help="inputs to replay instead")
-    options = parser.parse_args()
-    for path in options.file:
-        run_one(path.read_bytes())
-        print(f"{path}: agreed")
-    if not options.file:
-        started = time.monotonic()
-        executions = run_for(options.seconds, options.seed, keep_in=options.keep_in)
-        rate = executions / (time.monotonic() - started)
-        print(f"seed {options.seed}: {executions} executions, {rate:.0f} a second, no difference")
-
+FUZZER = Fuzzer("lines", random_input, run_one)
 
 if __name__ == "__main__":
-    main()
+    print(f"fuzz_lines: {', '.join(twin[0].__name__ for twin in TWINS)}, oracle", file=sys.stderr)
+    FUZZER.main()

@@ -49,8 +49,9 @@ STDIN, ERROR, RESIZE, CLOSE = 0, 3, 4, 255
 #: Of channel 3, in bytes. A runtime repeats the whole command there, whose words may have 128 KiB each.
 MAX_STATUS_SIZE = 1024 * 1024
 
-_EXIT_TEXT = re.compile(r"exit code (\d{1,3})\s*\Z")  # v1
-_ISULAD_EXIT = re.compile(rb"Exit code :(\d{1,3})\n")
+_EXIT_CODE = re.compile(r"[0-9]{1,10}")  # v4, v5; of Windows it may have 32 bits
+_EXIT_TEXT = re.compile(r"exit code ([0-9]{1,3})\s*\Z")  # v1
+_ISULAD_EXIT = re.compile(rb"Exit code :([0-9]{1,3})\n")
 
 
 class ChannelBody(WebSocketBody):
@@ -186,7 +187,8 @@ def _read_status(text: str) -> tuple[int | None, str]:
             return 0, ""
         if status.get("reason") == "NonZeroExitCode":
             causes = (status.get("details") or {}).get("causes") or ()
-            return next(int(cause["message"]) for cause in causes if cause.get("reason") == "ExitCode"), ""
+            said = next(cause["message"] for cause in causes if cause.get("reason") == "ExitCode")
+            return (int(said), "") if _EXIT_CODE.fullmatch(said) else (None, text)
         return None, str(status.get("message") or status.get("reason") or text)
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError):
         return None, text

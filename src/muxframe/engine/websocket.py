@@ -67,25 +67,49 @@ class WebSocketBody(Body):
     def __init__(self) -> None:
         self._messages = Messages(CLIENT, state=State.OPEN, max_size=MAX_MESSAGE_SIZE, logger=_SILENT)
         self._lock = threading.Lock()  # around the library's object, which knows of no threads
+        self._is_inside = False  # a message whose end has not come
         self._fault = ""
 
     def feed(self, data: Buffer) -> bytes:
         if self.is_over:
             return b""
         with self._lock:
-            if data:
-                self._messages.receive_data(bytes(data))
-            else:
-                self._messages.receive_eof()
-            frames = cast("list[Frame]", self._messages.events_received())
-            stream = b"".join([self._unpack(each) for each in frames if each.opcode in _DATA and not self._fault])
-            has_closed = self._messages.close_rcvd is not None
-            if (has_closed or not data) and self._is_end():
-                self.is_over = True
-                return stream + self._last_words()
-            if not stream and (has_closed or not data or self._fault or self._messages.parser_exc is not None):
-                raise ConnectionLostError(self._describe_fault())
+            stream = b"" if self._fault else self._receive(bytes(data))
+            if self._fault and not stream:  # behind what came before it
+                raise ConnectionLostError(self._fault)
             return stream
+
+    def _receive(self, data: bytes) -> bytes:
+        """Return what bytes add to the stream; find out whether it ends or breaks with them."""
+        messages = self._messages
+        if data:
+            messages.receive_data(data)
+        else:
+            messages.receive_eof()
+        parts: list[bytes] = []
+        for frame in cast("list[Frame]", messages.events_received()):
+            if frame.opcode in _DATA and not self._fault:
+                self._is_inside = not frame.fin
+                parts.append(self._unpack(frame))
+        stream, error = b"".join(parts), messages.parser_exc
+        if self._fault:
+            return stream
+        if error is not None and not isinstance(error, EOFError):
+            self._fault = f"the WebSocket broke: {error}"
+        elif messages.close_rcvd is not None:
+            if self._is_end():
+                return stream + self._finish()
+            self._fault = f"the other side has closed the WebSocket: {messages.close_rcvd}"
+        elif not data:
+            is_cut = self._is_inside or str(error).startswith("stream ends after")
+            if not is_cut and self._is_end():
+                return stream + self._finish()
+            self._fault = "the connection ended without the WebSocket's Close"
+        return stream
+
+    def _finish(self) -> bytes:
+        self.is_over = True
+        return self._last_words()
 
     def _unpack(self, frame: Frame) -> bytes:
         """Return what a message, or a part of one, adds to the stream."""
@@ -101,16 +125,8 @@ class WebSocketBody(Body):
 
     def _fail(self, reason: str) -> None:
         """Give up: what a message said makes no sense."""
-        self._fault = reason
+        self._fault = f"the WebSocket broke: {reason}"
         self._messages.fail(CloseCode.INVALID_DATA)
-
-    def _describe_fault(self) -> str:
-        error = self._messages.parser_exc
-        if self._messages.close_rcvd is not None:
-            return f"the other side has closed the WebSocket: {self._messages.close_rcvd}"
-        if self._fault or not (error is None or isinstance(error, EOFError)):
-            return f"the WebSocket broke: {self._fault or error}"
-        return "the connection ended without the WebSocket's Close"
 
     def outgoing(self) -> bytes:
         with self._lock:
