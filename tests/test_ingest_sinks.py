@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import random
 import threading
 import time
 from pathlib import Path
@@ -17,7 +18,9 @@ import pytest
 
 import muxframe
 from muxframe import Line, NoMatchError, Stream, aio, wait_for
-from muxframe.ingest import Files, JsonLines, Logging, Parquet, Queued, json_line, text_line
+from muxframe._lines_py import parse_timestamp
+from muxframe.ingest import Files, JsonLines, Logging, Parquet, Queued, TextLines, json_line, text_line
+from muxframe.ingest.formats import rfc3339
 from muxframe.ingest.sinks import BUFFER_SIZE, MAX_OPEN, file_name
 from muxframe.testing import Container, LoopbackEngine, Process
 
@@ -183,26 +186,94 @@ def test_json_lines() -> None:
     sink.close()
     first, second = map(json.loads, target.getvalue().splitlines())
     assert first == {
-        "time": "2026-11-21T05:46:37.125648057Z",
+        "timestamp": "2026-11-21T05:46:37.125648057Z",
         "container": "web",
         "id": "4bd2",
         "stream": "stdout",
-        "line": "hello",
+        "data": "hello",
     }
     assert second == {
         "container": "db",
         "stream": "stderr",
-        "line": "oh \ufffd",
+        "base64": "b2gg/w==",
         "partial": True,
-        "attrs": {"a": "b"},
+        "details": {"a": "b"},
     }
-    assert text_line("web", OUT) == b"hello\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "text"),
+    [
+        (None, Line(1, None, b"x"), '{"stream": "stdout", "data": "x"}'),
+        (None, Line(2, 5, b""), '{"stream": "stderr", "timestamp": "1970-01-01T00:00:00.000000005Z", "data": ""}'),
+        ('a"\n', Line(1, None, "ü\x1b".encode()), r'{"container": "a\"\n", "stream": "stdout", "data": "ü\u001b"}'),
+        ("\ud800", Line(1, None, b"\xed\xa0\x80"), '{"container": "?", "stream": "stdout", "base64": "7aCA"}'),
+        (None, Line(1, None, b"x", details=b""), '{"stream": "stdout", "details": {}, "data": "x"}'),
+    ],
+)
+def test_a_line_as_json(source: str | None, line: Line, text: str) -> None:
+    assert json_line(source, line).decode() == text + "\n"
+    assert json.loads(text)["stream"] == line.stream.name.lower()
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000000000Z"),
+        (-1, "1969-12-31T23:59:59.999999999Z"),
+        (1_795_239_997_125_648_057, "2026-11-21T05:46:37.125648057Z"),
+        (-(1 << 63), "1677-09-21T00:12:43.145224192Z"),
+        ((1 << 63) - 1, "2262-04-11T23:47:16.854775807Z"),
+    ],
+)
+def test_timestamps_as_text(timestamp: int, text: str) -> None:
+    assert rfc3339(timestamp) == text
+    assert parse_timestamp(text.encode()) == timestamp
+
+
+def test_lines_as_text() -> None:
+    pieces = [Line(1, 1, b"a", partial=True), Line(2, 2, b"err"), Line(1, 3, b"b", partial=True), Line(1, 4, b"c")]
+    assert b"".join(text_line("web", each) for each in pieces) == b"aerr\nbc\n"
+    dated = TextLines(timestamps=True)
+    epoch = b"1970-01-01T00:00:00.00000000"
+    written = b"".join(dated("web", each) for each in [*pieces, Line(1, 5, b"d"), Line(1, None, b"e")])
+    assert written == b"%b1Z a%b2Z err\nbc\n%b5Z d\ne\n" % (epoch, epoch, epoch)
+    full = TextLines(timestamps=True, details=True)
+    assert full("web", Line(1, 5, b"d", details=b"a=b,c=d")) == b"%b5Z a=b,c=d d\n" % epoch
+    assert full("web", Line(1, None, b"d", details=b"")) == b"d\n"
+
+
+def test_many_lines_are_written_as_one_by_one(tmp_path: Path) -> None:
+    """Rotation, too, comes where it comes between single ones."""
+    rng = random.Random(7)
+    lines = [Line(rng.choice([1, 2]), number, b"%d" % number * rng.randrange(9)) for number in range(500)]
+
+    def write_all(directory: Path, is_apart: bool) -> dict[str, str]:
+        target = io.BytesIO()
+        sinks: list[Any] = [
+            Files(directory, max_size=300, max_files=1000),
+            Files(directory, format=json_line, suffix="jsonl", max_size=None),
+            JsonLines(target),
+            Queued(Files(directory, suffix="queued")),
+        ]
+        for sink in sinks:
+            for start in range(0, 500, 50):
+                part = lines[start : start + 50]
+                if is_apart:
+                    for line in part:
+                        sink.write("web", line)
+                else:
+                    sink.write_lines("web", part)
+            sink.close()
+        return texts(directory) | {"JsonLines": target.getvalue().decode()}
+
+    assert write_all(tmp_path / "apart", True) == write_all(tmp_path / "together", False)
 
 
 def test_json_files(tmp_path: Path) -> None:
     with Files(tmp_path, format=json_line, suffix="jsonl") as files:
         files.write("web", ERR)
-    assert json.loads((tmp_path / "web.stderr.jsonl").read_bytes())["line"] == "oh \ufffd no"
+    assert json.loads((tmp_path / "web.stderr.jsonl").read_bytes())["base64"] == "b2gg/yBubw=="
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -215,7 +286,7 @@ def test_parquet(tmp_path: Path) -> None:
     sink = Parquet(tmp_path / "lines", max_rows=3)
     for number in range(7):
         sink.write("web" if number % 2 else "db", Line(1 + number % 2, number, b"%d" % number))
-    sink.write("web", Line(1, None, b"\xff", partial=True))
+    sink.write_lines("web", [Line(1, None, b"\xff", partial=True)])
     sink.close()
     sink.flush()
     paths = sorted((tmp_path / "lines").iterdir())
@@ -226,6 +297,13 @@ def test_parquet(tmp_path: Path) -> None:
     assert table["source"].to_pylist() == ["db", "web", "db", "web", "db", "web", "db", "web"]
     assert table["timestamp"].cast("int64").to_pylist() == [*range(7), None]
     assert table["partial"].to_pylist() == [False] * 7 + [True]
+    everything = Parquet(tmp_path / "more", max_rows=3)
+    everything.write_lines("\ud800", [Line(1, number, b"x") for number in range(7)])
+    everything.close()
+    more = [pyarrow.parquet.read_table(path) for path in sorted((tmp_path / "more").iterdir())]
+    assert [each.num_rows for each in more] == [3, 3, 1]
+    assert more[0]["source"].to_pylist() == ["?"] * 3
+    assert more[0].schema == table.schema
     batch = pyarrow.table(muxframe.batches(b"", timestamps=True, source_name="web"))
     assert set(batch.schema.names) == set(table.schema.names)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..archive import open as open_archive
+from ..ingest.formats import TextLines, json_line
 from ..protocol import Stream
 from ..sinks import Sink, open_sink
 from .files import STDERR, STDOUT, Failure, Naming, open_input, open_outputs
-from .sessions import json_line, misuse, rfc3339
+from .sessions import misuse
 
 if TYPE_CHECKING:
     import argparse
@@ -32,34 +32,15 @@ def run(arguments: argparse.Namespace) -> int:
         stdout, stderr = open_outputs(stack, outputs, [source])
         try:
             if arguments.json:
-                _write(lines, stdout, stdout, lambda line: json.dumps(json_line(line)).encode() + b"\n")
-            elif arguments.timestamps:
-                _write(lines, stdout, stderr, _dated())
+                _write(lines, stdout, stdout, json_line)
             else:
-                _write(lines, stdout, stderr, _plain)
+                _write(lines, stdout, stderr, TextLines(timestamps=arguments.timestamps))
         except ModuleNotFoundError as error:
             raise Failure(str(error)) from error
     return 0
 
 
-def _plain(line: Line) -> bytes:
-    return line.data if line.partial else line.data + b"\n"
-
-
-def _dated() -> Callable[[Line], bytes]:
-    is_cut: dict[Stream, bool] = {}  # the stream's last line goes on in its next one
-
-    def render(line: Line) -> bytes:
-        goes_on = is_cut.get(line.stream, False)
-        is_cut[line.stream] = line.partial
-        if goes_on or line.timestamp is None:
-            return _plain(line)
-        return f"{rfc3339(line.timestamp)} ".encode() + _plain(line)
-
-    return render
-
-
-def _write(lines: Iterable[Line], stdout: File, stderr: File, render: Callable[[Line], bytes]) -> None:
+def _write(lines: Iterable[Line], stdout: File, stderr: File, render: Callable[[Any, Line], bytes]) -> None:
     """Write lines, in their order where both outputs are one; several at a time."""
     sinks = {file: open_sink(file.descriptor) for file in (stdout, stderr)}
     current, batch = stdout, bytearray()
@@ -69,7 +50,7 @@ def _write(lines: Iterable[Line], stdout: File, stderr: File, render: Callable[[
             if file is not current or len(batch) >= BATCH_SIZE:
                 _flush(current, sinks[current], batch)
                 current = file
-            batch += render(line)
+            batch += render(None, line)
     finally:
         _flush(current, sinks[current], batch)
 

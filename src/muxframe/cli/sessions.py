@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import signal
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine import connect
 from ..errors import ConflictError, EngineError, MuxframeError, NotFoundError, SinkError
+from ..ingest.formats import json_line
 from ..sinks import open_sink
 from .files import STDERR, STDIN, STDOUT, Failure, Naming, complain, delivery_failure, open_input, open_outputs
 from .keyboard import DetachKeys, Keyboard
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
 
-    from .._lines_py import Line
     from ..engine import Engine, Session
 
 DEFAULT_DETACH_KEYS = b"\x10\x11"  # ctrl-p,ctrl-q
@@ -92,33 +91,8 @@ class Output:
     def _deliver_json(self, session: Session) -> None:
         sink = open_sink(self._stdout.descriptor)
         for line in session.lines():
-            text = json.dumps(json_line(line)) + "\n"
             with Naming(self._stdout.name):
-                sink.write(memoryview(text.encode()))
-
-
-def json_line(line: Line) -> dict[str, Any]:
-    """Return a line as --json shows it. Its help explains the keys."""
-    shown: dict[str, Any] = {"stream": line.stream.name.lower()}
-    if line.timestamp is not None:
-        shown["timestamp"] = rfc3339(line.timestamp)
-    if line.details is not None:
-        shown["details"] = line.attrs
-    try:
-        shown["data"] = str(line.data, "utf-8")
-    except UnicodeDecodeError:
-        import base64
-
-        shown["base64"] = base64.b64encode(line.data).decode()
-    if line.partial:
-        shown["partial"] = True
-    return shown
-
-
-def rfc3339(nanoseconds: int) -> str:
-    """Return a timestamp as text, in UTC."""
-    seconds, fraction = divmod(nanoseconds, 10**9)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}Z"
+                sink.write(memoryview(json_line(None, line)))
 
 
 class Guidance:

@@ -4,6 +4,7 @@
     following.py    what following one log consists of, step by step; no I/O
     follow.py aio.py    the two shells around that: Follower, blocking and on asyncio
     gather.py       many containers at once
+    formats.py      what a line looks like: text, JSON
     sinks.py        files that rotate, JSON lines, Parquet, the logging module
     waiting.py      wait_for: up to a line that matches
 """
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .follow import Follower
+    from .formats import TextLines, json_line, text_line
     from .gather import AsyncGathering, Gathering, Source
     from .resume import Checkpoint
-    from .sinks import Files, JsonLines, LineSink, Logging, Parquet, Queued, json_line, text_line
+    from .sinks import Files, JsonLines, LineSink, Logging, Parquet, Queued
     from .waiting import Found, wait_for
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Parquet",
     "Queued",
     "Source",
+    "TextLines",
     "json_line",
     "text_line",
     "wait_for",
@@ -40,9 +43,10 @@ __all__ = [
 
 _HOMES = {
     "follow": ("Follower",),
+    "formats": ("TextLines", "json_line", "text_line"),
     "gather": ("AsyncGathering", "Gathering", "Source"),
     "resume": ("Checkpoint",),
-    "sinks": ("Files", "JsonLines", "LineSink", "Logging", "Parquet", "Queued", "json_line", "text_line"),
+    "sinks": ("Files", "JsonLines", "LineSink", "Logging", "Parquet", "Queued"),
     "waiting": ("Found", "wait_for"),
 }
 
