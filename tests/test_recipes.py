@@ -148,7 +148,7 @@ def test_kafka(engine: LoopbackEngine, tmp_path: Path) -> None:
             assert message is not None and message.error() is None
             record = json.loads(message.value())
             ids[record["container"]] = message.key().decode()
-            found.setdefault((record["container"], record["stream"]), []).append(record["line"])
+            found.setdefault((record["container"], record["stream"]), []).append(record["data"])
     consumer.close()
     assert found == {(name, stream): lines for name in NAMES for stream, lines in LINES.items()}
     assert len(set(ids.values())) == 2 and all(len(id) == 64 for id in ids.values())

@@ -19,8 +19,7 @@ ERRORS = "SELECT source, count(*) AS lines FROM '{}/*.parquet' WHERE stream = 2 
 def main(directory: str, state: str, *labels: str, **options: Any) -> None:
     files = Parquet(directory)
     for source, lines in fleet.read(state, *labels, flush=files.flush, interval=60, **options):
-        for line in lines:
-            files.write(source, line)
+        files.write_lines(source, lines)
     print(duckdb.sql(ERRORS.format(directory)))
 
 
