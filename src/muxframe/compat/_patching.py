@@ -1,0 +1,77 @@
+"""What the drop-in replacements share: another package's attributes, replaced and put back, and its version, looked at."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import version
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+_ABSENT = object()
+
+
+class Patch:
+    """Attributes of another package, to be replaced all at once, and put back.
+
+    Args:
+        package: the distribution that they are of.
+        versions: of the package, with which the replacements were checked.
+        replacements: (module or class, name, what takes its place).
+    """
+
+    def __init__(self, package: str, versions: Sequence[str], replacements: Sequence[tuple[Any, str, Any]]) -> None:
+        self._package = package
+        self._versions = versions
+        self._replacements = replacements
+        self._originals: list[tuple[Any, str, Any]] = []
+        self._lock = Lock()
+
+    def install(self) -> Installed:
+        """Put the replacements in place, if they are not. To be called by the function that the user calls.
+
+        Returns:
+            A context manager, which takes back at its exit what this call has done.
+        """
+        with self._lock:
+            if self._originals:
+                return Installed(None)
+            found = version(self._package)
+            if found not in self._versions:
+                warnings.warn(
+                    f"muxframe's replacements were checked with {self._package} {', '.join(self._versions)}, "
+                    f"and this is {found}: what has changed there since may be missing or fail",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+            self._originals = [(owner, name, vars(owner).get(name, _ABSENT)) for owner, name, _ in self._replacements]
+            for owner, name, replacement in self._replacements:
+                setattr(owner, name, replacement)
+        return Installed(self)
+
+    def uninstall(self) -> None:
+        """Put back what was there, if it is not."""
+        with self._lock:
+            for owner, name, original in self._originals:
+                if original is _ABSENT:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, original)
+            self._originals = []
+
+
+class Installed:
+    """What `install` returns: to be ignored, or used with `with`."""
+
+    def __init__(self, patch: Patch | None) -> None:
+        self._patch = patch
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._patch is not None:
+            self._patch.uninstall()
