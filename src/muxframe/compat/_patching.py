@@ -1,4 +1,4 @@
-"""What the drop-in replacements share: another package's attributes, replaced and put back, and its version, looked at."""
+"""What the drop-in replacements share: another package's attributes, replaced and put back; its version, checked."""
 
 from __future__ import annotations
 
