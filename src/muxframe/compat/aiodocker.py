@@ -34,7 +34,7 @@ try:
     import aiodocker.stream
     import aiohttp
 except ImportError as error:
-    raise ImportError("muxframe.compat.aiodocker needs aiodocker: pip install aiodocker") from error
+    raise ImportError("muxframe.compat.aiodocker needs aiodocker: pip install aiodocker", name=error.name) from error
 
 from .. import aio
 from .._framing import Demuxer
