@@ -516,8 +516,8 @@ def batches(
 
     Args:
         source: as for `chunks`.
-        raw, timestamps, details, line_type, source_name, max_lines, max_bytes, max_line_size, max_frame_size,
-            check_reserved, truncated: as for `muxframe.batches`.
+        raw, timestamps, details, line_type, source_name: as for `muxframe.batches`.
+        max_lines, max_bytes, max_line_size, max_frame_size, check_reserved, truncated: likewise.
 
     Returns:
         An asynchronous iterator of LineBatch.

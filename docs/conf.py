@@ -1,0 +1,113 @@
+"""How Sphinx makes a site of docs/*.md: run tools/docs."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from functools import reduce
+from os.path import commonprefix
+from pathlib import Path
+from typing import Any
+
+from sphinx.domains.python import PythonDomain
+from sphinx.ext.napoleon.docstring import GoogleDocstring
+
+DOCS = Path(__file__).resolve().parent
+PROJECT = DOCS.parent
+GITHUB = "https://github.com/muxframe/muxframe/blob/main"
+
+# The reference is made from the Python twin: it is the specification, and the home of docstrings and types.
+os.environ["MUXFRAME_BACKEND"] = "python"
+sys.path.insert(0, str(PROJECT / "src"))
+import muxframe  # noqa: E402
+
+project = "muxframe"
+author = copyright = "muxframe maintainers"
+release = version = muxframe.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_heading_anchors = 3  # as GitHub makes them
+suppress_warnings = ["config.cache"]
+highlight_language = "none"
+
+default_role = "py:obj"  # `name` in a docstring: a link where the reference has it
+autodoc_default_options = {"members": True}
+autodoc_member_order = "bysource"
+autodoc_mock_imports = ["dask", "fsspec", "grpc", "pandas", "pyarrow", "websockets"]
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = f"muxframe {release}"
+html_copy_source = False
+html_show_sphinx = False
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
+
+#: What lies outside docs and is a page of the site, by the page that includes it.
+INCLUDED = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
+
+
+def lead_into_the_site(text: str, directory: Path) -> str:
+    """Change links that are good on GitHub: to what is a page of the site, else to the file on GitHub."""
+
+    def change(link: re.Match[str]) -> str:
+        path = (directory / link[1]).resolve()
+        if not path.exists():
+            return link[0]  # for Sphinx to complain of
+        if path.parent == DOCS:
+            return f"]({path.name}"
+        name = path.relative_to(PROJECT).as_posix()
+        return f"]({INCLUDED.get(name, f'{GITHUB}/{name}')}"
+
+    return re.sub(r"\]\(([^)#:\s]+)", change, text)
+
+
+def change_links(app: Any, *event: Any) -> None:
+    """Do so in a page (page, source), or in what a page includes (path, page, source)."""
+    source = event[-1]
+    directory = (DOCS / event[0]).parent if len(event) == 3 else DOCS
+    source[0] = lead_into_the_site(source[0], directory)
+
+
+def change_signature(app: Any, what: str, name: str, thing: Any, options: Any, given: str, result: str) -> Any:
+    """Show no arguments where nobody is to pass them; show what a method of a generic base returns here."""
+    if given and what in ("class", "exception") and "Args:" not in (thing.__doc__ or ""):
+        return "", None
+    if what == "method":
+        owner = reduce(getattr, name.split(".")[1:-1], muxframe)
+        for base in getattr(owner, "__orig_bases__", ()):
+            for variable, meant in zip(base.__origin__.__parameters__, base.__args__, strict=True):
+                text = getattr(meant, "__forward_arg__", None) or getattr(meant, "__name__", str(meant))
+                result = re.sub(rf"\b{variable.__name__}\b", text, result or "")
+    return given, result
+
+
+class NearestPythonDomain(PythonDomain):
+    """Of several things with the name that a docstring or type mentions, take the nearest, and those of asyncio there."""
+
+    def find_obj(self, env: Any, modname: str | None, *rest: Any) -> list[tuple[str, Any]]:
+        def distance(found: tuple[str, Any]) -> Any:
+            name, module = found[0], modname or ""
+            return (".aio" in name) != (".aio" in module), -len(commonprefix([name, module])), len(name)
+
+        return sorted(super().find_obj(env, modname, *rest), key=distance)[:1]
+
+
+def read_returns(docstring: GoogleDocstring, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
+    """Read a section "Returns" as sentences: they may have a colon, and types are in signatures."""
+    return [("", "", docstring._dedent(docstring._consume_to_next_section()))]
+
+
+GoogleDocstring._consume_returns_section = read_returns
+
+
+def setup(app: Any) -> None:
+    app.add_domain(NearestPythonDomain, override=True)
+    app.connect("source-read", change_links)
+    app.connect("include-read", change_links)
+    app.connect("autodoc-process-signature", change_signature)
