@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from functools import reduce
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +87,12 @@ def change_signature(app: Any, what: str, name: str, thing: Any, options: Any, g
 
 
 class NearestPythonDomain(PythonDomain):
-    """Of several things with the name that a docstring or type mentions, take the nearest, and those of asyncio there."""
+    """Of several things with the name that a type mentions, take that of the same package; of asyncio, for asyncio."""
 
     def find_obj(self, env: Any, modname: str | None, *rest: Any) -> list[tuple[str, Any]]:
         def distance(found: tuple[str, Any]) -> Any:
             name, module = found[0], modname or ""
-            return (".aio" in name) != (".aio" in module), -len(commonprefix([name, module])), len(name)
+            return (".aio" in name) != (".aio" in module), name.split(".")[1] not in module.split("."), len(name)
 
         return sorted(super().find_obj(env, modname, *rest), key=distance)[:1]
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import re
+import runpy
 import shutil
 import subprocess
 import sysconfig
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+import muxframe.compat
 
 PROJECT = Path(__file__).parent.parent
 DOCUMENTS = [path for path in (PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))) if path.exists()]
@@ -76,9 +82,44 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert anchor in anchors, f"{name(path)} links to {target}#{anchor}"
 
 
-@pytest.mark.skipif(not (PROJECT / "docs" / "guarantees.md").exists(), reason="docs are not beside the tests")
+needs_docs = pytest.mark.skipif(not (PROJECT / "docs").exists(), reason="docs are not beside the tests")
+
+
+@needs_docs
 def test_guarantees_name_tests_that_exist() -> None:
     named = set(re.findall(r"`(test_\w+\.py)`", (PROJECT / "docs" / "guarantees.md").read_text(encoding="utf-8")))
     assert named
     missing = {file for file in named if not (PROJECT / "tests" / file).exists()}
     assert not missing
+
+
+@needs_docs
+def test_every_option_is_listed() -> None:
+    written = runpy.run_path(str(PROJECT / "docs" / "cli_options.py"))
+    assert written["PAGE"].read_text(encoding="utf-8") == written["page"](), "run: python docs/cli_options.py"
+
+
+COMPAT = [f"muxframe.compat.{each.name}" for each in pkgutil.iter_modules(muxframe.compat.__path__) if each.name[0] != "_"]
+PUBLIC = [
+    "muxframe", "muxframe.aio", "muxframe.archive", "muxframe.cri", "muxframe.cri.aio", *COMPAT, "muxframe.dask",
+    "muxframe.engine", "muxframe.engine.hyper", "muxframe.ingest", "muxframe.testing",
+]
+
+
+@needs_docs
+@pytest.mark.parametrize("module_name", PUBLIC)
+def test_reference_has_every_public_name(module_name: str) -> None:
+    pages = [path.read_text(encoding="utf-8") for path in PROJECT.glob("docs/api*.md")]
+    documented = {name for page in pages for name in re.findall(r"^\.\. auto\w+:: (\S+)", page, re.MULTILINE)}
+    things = []
+    for home, _, name in (name.rpartition(".") for name in documented):
+        with suppress(ModuleNotFoundError):  # an extra's
+            things.append(getattr(importlib.import_module(home), name))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as missing:
+        pytest.skip(str(missing))
+    for name in module.__all__:
+        thing = getattr(module, name)
+        is_elsewhere = hasattr(thing, "__qualname__") and any(thing is other for other in things)
+        assert f"{module_name}.{name}" in documented or is_elsewhere, f"docs/api*.md has no {module_name}.{name}"
