@@ -711,6 +711,36 @@ def test_detach_keys_leave_it_running(command: str, pieces: str, keys: str | Non
 
 
 @posix
+@pytest.mark.parametrize("arguments", [("attach", "web"), ("exec", "-it", "idle", "echo")], ids=["attach", "exec"])
+def test_detach_keys_of_dockers_configuration(
+    arguments: tuple[str, ...], docker: LoopbackEngine, tmp_path: Path
+) -> None:
+    docker.add(Container("web", echo, tty=True, open_stdin=True))
+    (tmp_path / "config.json").write_text('{"detachKeys": "ctrl-x,y"}')
+    with Terminal(docker.host, *arguments) as terminal:
+        terminal.expect(b"ready")
+        terminal.wait_raw()
+        terminal.type(DETACH)
+        terminal.expect(b"<" + DETACH + b">")
+        terminal.type(b"\x18y")
+        assert terminal.wait() == 0
+        assert b"read escape sequence" in terminal.drawn
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"), [('"ctrl-1"', b"'ctrl-1' is not a key"), ("5", b"detachKeys is not a string")]
+)
+def test_broken_detach_keys_of_dockers_configuration(
+    settings: str, text: bytes, docker: LoopbackEngine, tmp_path: Path
+) -> None:
+    docker.add(Container("web", cat, open_stdin=True, stdin_once=True))
+    (tmp_path / "config.json").write_text(f'{{"detachKeys": {settings}}}')
+    done = run(docker.host, "attach", "web", input=b"hi")
+    assert (done.returncode, done.stdout) == (2, b"") and text in done.stderr
+    assert run(docker.host, "attach", "--detach-keys", "a,b", "web", input=b"hi").stdout == b"hi"
+
+
+@posix
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .sessions import Guidance, Output, engine_keys, exit_code, find_engine, misuse
+from .sessions import Guidance, Output, detach_keys, exit_code, find_engine, misuse
 
 if TYPE_CHECKING:
     import argparse
@@ -23,23 +23,19 @@ def run(arguments: argparse.Namespace) -> int:
             engine = find_engine(arguments)
             info = engine.inspect(arguments.container)
             has_stdin = arguments.stdin and bool((info.get("Config") or {}).get("OpenStdin"))
+            keys, codes = detach_keys(engine, arguments) if has_stdin else (None, None)
             session = stack.enter_context(
                 engine.attach(
                     arguments.container,
                     stdin=has_stdin,
-                    detach_keys=engine_keys(engine, arguments) if has_stdin else None,
+                    detach_keys=keys,
                     start=arguments.start,
                 )
             )
         output = Output(stack, arguments, has_stdin=has_stdin)
         container = str(info["Id"])  # its name may become another's
         forward = partial(engine.kill, container) if arguments.sig_proxy == "true" else None
-        with Guidance(
-            session,
-            has_stdin=has_stdin,
-            keys=arguments.detach_keys and arguments.detach_keys[1],
-            forward=forward,
-        ) as guidance:
+        with Guidance(session, has_stdin=has_stdin, keys=codes, forward=forward) as guidance:
             guidance.send_size(redraw=True)
             output.deliver(session)
         return exit_code(session, guidance, "container")

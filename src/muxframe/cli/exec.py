@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from .files import Failure
-from .sessions import Guidance, Output, engine_keys, exit_code, find_engine, misuse
+from .sessions import Guidance, Output, detach_keys, exit_code, find_engine, misuse
 from .terminal import terminal_size
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         with misuse():
             engine = find_engine(arguments)
+            keys, codes = detach_keys(engine, arguments) if arguments.interactive else (None, None)
         output = Output(stack, arguments, has_stdin=arguments.interactive)
         with misuse():
             session = stack.enter_context(
@@ -39,12 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
                     user=arguments.user,
                     workdir=arguments.workdir,
                     privileged=arguments.privileged,
-                    detach_keys=engine_keys(engine, arguments) if arguments.interactive else None,
+                    detach_keys=keys,
                 )
             )
-        with Guidance(
-            session, has_stdin=arguments.interactive, keys=arguments.detach_keys and arguments.detach_keys[1]
-        ) as guidance:
+        with Guidance(session, has_stdin=arguments.interactive, keys=codes) as guidance:
             guidance.send_size()
             output.deliver(session)
         return exit_code(session, guidance, "command")

@@ -6,15 +6,17 @@ import os
 import queue
 import signal
 import time
+from argparse import ArgumentTypeError
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..engine import connect
+from ..engine import connect, endpoint
 from ..errors import ConflictError, EngineError, MuxframeError, NotFoundError, SinkError
 from ..ingest.formats import json_line
 from ..sinks import open_sink
 from .files import STDERR, STDIN, STDOUT, Failure, Naming, complain, delivery_failure, open_input, open_outputs
 from .keyboard import DetachKeys, Keyboard
+from .parser import key_codes
 from .signals import Signals, start_thread
 from .terminal import RawTerminal, is_terminal, terminal_size
 
@@ -56,12 +58,22 @@ def find_engine(arguments: argparse.Namespace) -> Engine:
     return connect(arguments.host, context=arguments.context, tls=arguments.tls)
 
 
-def engine_keys(engine: Engine, arguments: argparse.Namespace) -> str | None:
-    """Return the detach keys that the engine is to look for. It matters where stdin is no terminal: see DetachKeys."""
+def detach_keys(engine: Engine, arguments: argparse.Namespace) -> tuple[str | None, bytes | None]:
+    """Return the detach keys that the engine is to look for, and the codes of those that are looked for here.
+
+    The command line says which, or else Docker's configuration. What the engine does with them matters where stdin is
+    no terminal: see DetachKeys.
+    """
     if arguments.detach_keys is not None:
-        keys: str = arguments.detach_keys[0]
+        keys: tuple[str, bytes] = arguments.detach_keys
         return keys
-    return "" if engine.is_podman else None  # it would find them in data
+    configured = endpoint.detach_keys()
+    if configured is None:
+        return "" if engine.is_podman else None, None  # it would find them in data
+    try:
+        return key_codes(configured)
+    except ArgumentTypeError as error:
+        raise ValueError(f"the detachKeys in Docker's configuration: {error}") from None
 
 
 class Output:

@@ -204,12 +204,12 @@ def find_endpoints(
         OSError: a file of the configuration cannot be read.
     """
     home = Path(home or os.path.expanduser("~")).absolute()  # Path.home() fails where there is none
-    config = Path(environ.get("DOCKER_CONFIG") or home / ".docker")
+    config = _config_directory(environ, home)
     ambient = _environment_tls(environ, config)
     if host is not None:
         return [parse_endpoint(host, "host argument", tls, ambient)]
     if context is None and not environ.get("DOCKER_HOST"):
-        context = environ.get("DOCKER_CONTEXT") or _current_context(config)
+        context = environ.get("DOCKER_CONTEXT") or _setting(config, "currentContext")
     if context is not None and context != "default":
         return [_read_context(context, config, tls)]
     if environ.get("DOCKER_HOST"):
@@ -268,18 +268,31 @@ def _usual_urls(environ: Mapping[str, str], home: Path) -> dict[str, str]:
     }
 
 
-# --- contexts --------------------------------------------------------------------------------------------------------
+# --- Docker's configuration ------------------------------------------------------------------------------------------
 
 
-def _current_context(config: Path) -> str | None:
+def detach_keys(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the detach keys that Docker's configuration names, if it does.
+
+    Raises:
+        ValueError, OSError: as `find_endpoints`.
+    """
+    return _setting(_config_directory(environ, Path(os.path.expanduser("~"))), "detachKeys")
+
+
+def _config_directory(environ: Mapping[str, str], home: Path) -> Path:
+    return Path(environ.get("DOCKER_CONFIG") or home / ".docker")
+
+
+def _setting(config: Path, name: str) -> str | None:
+    """Return what config.json says, if it says something."""
     try:
-        settings = _read_json(config / "config.json")
+        value = _read_json(config / "config.json").get(name) or None
     except FileNotFoundError:
         return None
-    name = settings.get("currentContext") or None
-    if name is not None and not isinstance(name, str):
-        raise ValueError(f"{config / 'config.json'}: currentContext is not a string")
-    return name
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{config / 'config.json'}: {name} is not a string")
+    return value
 
 
 def _read_context(name: str, config: Path, tls: AnyTls) -> Endpoint:
