@@ -114,6 +114,18 @@ def test_all_that_run_and_all_that_come(gather: Gather, flavor: Any, server: str
         assert gathering.timeout == 0.1
 
 
+def test_what_comes_and_goes_while_the_engine_does_not_answer(gather: Gather) -> None:
+    """Its start is told again once the engine can say what it is."""
+    with LoopbackEngine() as engine:
+        engine.add(Container("first", output=[b"1\n"], log=[(1, b"0\n")]))
+        gathering = gather(engine.host)
+        assert take(gathering, 2) == {"first": [0, 1]}
+        engine.fault("list", Fault(status=500, body={"message": "database is locked"}, delay=2.2), times=1)
+        container = engine.add(Container("short", output=[b"2\n"], begin="add"))
+        assert take(gathering, 1) == {"short": [2]}
+        assert not container.is_running
+
+
 def test_by_name_id_and_label(gather: Gather) -> None:
     with LoopbackEngine() as engine:
         web = engine.add(Container("web", output=[b"1\n"], labels={"app": "x", "tier": "front"}))

@@ -314,19 +314,21 @@ class AsyncGathering:
         return {"since": self._begin["since"] or (source._started if self._begin["tail"] != "all" else None)}
 
     async def _watch(self, engine: Engine) -> None:
-        """Learn which containers there are, and which come and go."""
+        """Learn which containers there are, and which come and go: also while the engine did not tell."""
         backoff = Backoff()
+        since: int | None = None  # all that happened before this time is known
         while True:
             try:
                 listed, now = await engine._run(calls.containers(engine._api, self._labels))
                 self._take_list(listed)
                 del listed
-                link = await engine._run(calls.events(engine._api, self._labels, now and now - 1))
+                since = since or (now and now - 1)
+                link = await engine._run(calls.events(engine._api, self._labels, since))
                 try:
                     lines = async_sources.LineIterator(link, LineSplitter(raw=True), "ignore")
                     async for line in lines:
                         backoff.reset()
-                        await self._take_event(engine, line.data)
+                        since = await self._take_event(engine, line.data) or since
                 finally:
                     link.close()
             except (ConnectionLostError, TimeoutError, HandshakeError) as error:
@@ -347,13 +349,14 @@ class AsyncGathering:
         self._is_listed = True
         _set(self._wakeup)
 
-    async def _take_event(self, engine: Engine, data: bytes) -> None:
+    async def _take_event(self, engine: Engine, data: bytes) -> int | None:
+        """Do what an event asks for; return its time, in seconds since 1970."""
         try:
             event = json.loads(data)
-            action, id = str(event["Action"]), str(event["Actor"]["ID"])
-        except (ValueError, TypeError, LookupError):
+            action, id, when = str(event["Action"]), str(event["Actor"]["ID"]), int(event["time"])
+        except (ValueError, TypeError, LookupError, OverflowError):
             _logger.warning("not an event: %r", data[:200])
-            return
+            return None
         if action != "start":
             self._forget(id)
         elif id in self._sources:
@@ -362,7 +365,8 @@ class AsyncGathering:
         else:
             listed, _ = await engine._run(calls.containers(engine._api, self._labels, id))
             for info in listed:
-                self._take(info, event.get("time"))
+                self._take(info, when)
+        return when
 
     def _take(self, info: Mapping[str, Any], started: int | None = None) -> None:
         """Follow a container, if it is one of those that are wanted."""
