@@ -6,15 +6,18 @@ whole suite is run once with MUXFRAME_BACKEND=python and once with =cython.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from live import ENGINES, PATIENCE, Live
 
 # Whoever starts the tests in the background has them ignore these, and so would the commands that tests interrupt.
 for name in ("SIGINT", "SIGQUIT", "SIGHUP"):
@@ -48,6 +51,27 @@ def core(request: pytest.FixtureRequest) -> Any:
         if os.environ.get("MUXFRAME_BACKEND") == "cython":
             raise
         pytest.skip("the compiled core was not built")
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Run a coroutine on either loop."""
+    factory = asyncio.new_event_loop
+    if request.param == "uvloop":
+        factory = pytest.importorskip("uvloop").new_event_loop
+
+    def run_it(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(asyncio.wait_for(coroutine, 2 * PATIENCE))
+
+    return run_it
+
+
+@pytest.fixture(params=ENGINES)
+def live(request: pytest.FixtureRequest) -> Iterator[Live]:
+    """Each of the engines that the environment names."""
+    with Live(request.param) as live:
+        yield live
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,10 @@ ENGINES = {
     "PODMAN_HOST_NEW": "newer podman",
 }
 REQUIRED = {"DOCKER_HOST", "PODMAN_HOST"}
+
+#: Seconds for what an engine or a container does at once: machines are busy. Only what fails takes as long.
+PATIENCE = 90.0
+
 IMAGE = os.environ.get("TEST_IMAGE", "localhost/muxframe-test:latest")
 
 
@@ -116,16 +120,26 @@ class Live:
         return bool(self.engine.inspect(container)["State"]["Running"])
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait until a condition holds; fail if it does not."""
     end = time.monotonic() + seconds
+    pause = 0.02
     while not condition():
         assert time.monotonic() < end, "it has not happened in time"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.3)
 
 
 #: A shell function that writes the first $2 bytes of what `blob` computes for $1.
 BLOB = "blob() { seq $1 9999999 | tr -d '\\n' | tr 0-9 'AZ+/Kgw8Qi' | base64 -d | head -c $2; }\n"
+MEGABYTES = 10 * 1024 * 1024
+
+#: What a container is made with that is to be written to: `docker run -i`, `docker run -it`.
+STDIN = {"OpenStdin": True, "StdinOnce": True}
+TERMINAL = {"OpenStdin": True, "Tty": True}
+
+FOREVER = ["sleep", "1000000"]
+
 _DIGITS = str.maketrans("0123456789", "AZ+/Kgw8Qi")
 
 

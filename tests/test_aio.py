@@ -35,20 +35,6 @@ COPIED = Copied(len(OUT), len(ERR), len(FRAMES))
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Run a coroutine on either loop."""
-    factory = asyncio.new_event_loop
-    if request.param == "uvloop":
-        factory = pytest.importorskip("uvloop").new_event_loop
-
-    def run_it(coroutine: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            return runner.run(asyncio.wait_for(coroutine, 60))
-
-    return run_it
-
-
 def sending(wire: bytes, step: int = 3001) -> socket.socket:
     """Return a socket at whose other end a thread sends wire."""
     ours, theirs = socket.socketpair()

@@ -28,7 +28,7 @@ import line_oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cli_engine import Real, mark_live, wait_until
+from live import PATIENCE, Live, eventually
 
 import muxframe
 from muxframe import archive, pack_frame
@@ -829,7 +829,7 @@ def recording_process(host: str, container: str, path: Path) -> Iterator[subproc
     command = [*COMMAND, "record", "-f", "-H", host, container, str(path)]
     with subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
         try:
-            wait_until(lambda: path.exists() and path.stat().st_size > 0)
+            eventually(lambda: path.exists() and path.stat().st_size > 0)
             yield process
         finally:
             process.kill()
@@ -883,22 +883,15 @@ def test_recording_that_is_killed_can_be_read(path: Path) -> None:
 NUMBERS = "i=0; while [ $i -lt {0} ]; do echo out $i; echo err $i >&2; i=$((i+1)); done"
 
 
-@pytest.fixture
-def real(variable: str) -> Iterator[Real]:
-    """A real engine."""
-    real = Real(variable)
-    yield real
-    real.remove()
-
-
-@mark_live
-def test_live_recording(real: Real, path: Path) -> None:
-    container = real.start("sh", "-c", NUMBERS.format(2000))
-    real.engine.wait(container, timeout=60)
-    wait_until(lambda: b"err 1999" in run("logs", "-H", real.host, container)[1])
-    run("record", "-H", real.host, container, path)
+@pytest.mark.live
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_live_recording(live: Live, path: Path) -> None:
+    container = live.run(NUMBERS.format(2000))
+    live.engine.wait(container, timeout=PATIENCE)
+    eventually(lambda: b"err 1999" in run("logs", "-H", live.host, container)[1])
+    run("record", "-H", live.host, container, path)
     archive.build_index(path, timestamps=True, interval=10_000)
-    with real.engine.logs(container, timestamps=True) as session:
+    with live.engine.logs(container, timestamps=True) as session:
         expected = list(session.lines())
     check_slices(path, (expected, None))
     for stream, name in ((1, b"out"), (2, b"err")):
@@ -909,10 +902,11 @@ def test_live_recording(real: Real, path: Path) -> None:
     assert found == [line for line in expected if line.timestamp is not None and line.timestamp >= middle]
 
 
-@mark_live
-def test_live_recording_that_is_interrupted(real: Real, path: Path) -> None:
-    container = real.start("sh", "-c", NUMBERS.format(500) + "; sleep 1000")
-    with recording_process(real.host, container, path) as process:
+@pytest.mark.live
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_live_recording_that_is_interrupted(live: Live, path: Path) -> None:
+    container = live.run(NUMBERS.format(500) + "; sleep 1000")
+    with recording_process(live.host, container, path) as process:
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == -signal.SIGINT

@@ -12,14 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from live import ENGINES, IMAGE, engine_host
+from live import FOREVER, PATIENCE, STDIN, Live, eventually
 
-import muxframe.engine
 from muxframe.testing import Container, Fault, LoopbackEngine, Process, cat, say
 
 if sys.platform != "win32":
@@ -44,7 +43,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(host: str, command: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 60, **options}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": PATIENCE, **options}
     if "input" not in options:
         options.setdefault("stdin", subprocess.DEVNULL)
     return subprocess.run([*COMMAND, command, "-H", host, *arguments], **options)
@@ -55,13 +54,6 @@ def start(host: str, command: str, *arguments: str, **options: Any) -> subproces
     if os.name == "posix":  # a test run in the background of a shell ignores SIGINT, and so would its children
         options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen([*COMMAND, command, "-H", host, *arguments], **options)
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
 
 
 # --- a terminal ------------------------------------------------------------------------------------------------------
@@ -102,7 +94,7 @@ class Terminal:
         return not self.mode[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
 
     def wait_raw(self) -> None:
-        wait_until(lambda: self.is_raw)
+        eventually(lambda: self.is_raw)
 
     def read(self, seconds: float) -> bool:
         if not select.select([self.ours], [], [], seconds)[0]:
@@ -110,13 +102,13 @@ class Terminal:
         self.drawn += os.read(self.ours, 65536)
         return True
 
-    def expect(self, text: bytes, seconds: float = 20) -> None:
+    def expect(self, text: bytes, seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
         while text not in self.drawn:
             left = deadline - time.monotonic()
             assert left > 0 and self.read(left), f"{text!r} is not in {self.drawn!r}"
 
-    def wait(self, seconds: float = 20) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Wait for the end; return the exit code, minus the signal's number where it was one."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None:
@@ -381,7 +373,7 @@ def test_logs_followed_are_live_and_end_by_an_interrupt(engine: LoopbackEngine) 
         assert process.stdout and process.stderr
         assert process.stdout.readline() == b"one\n"
         process.send_signal(signal.SIGINT)
-        assert (process.wait(10), process.stdout.read(), process.stderr.read()) == (-signal.SIGINT, b"", b"")
+        assert (process.wait(PATIENCE), process.stdout.read(), process.stderr.read()) == (-signal.SIGINT, b"", b"")
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -496,7 +488,7 @@ def test_an_output_that_ends_before_the_container_is_told(docker: LoopbackEngine
     done = run(docker.host, "attach", "web")
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr == b"muxframe: the output has ended, but the container runs on\n"
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < PATIENCE
 
 
 def test_a_removed_container_is_told(docker: LoopbackEngine) -> None:
@@ -510,7 +502,7 @@ def test_a_removed_container_is_told(docker: LoopbackEngine) -> None:
         assert process.stdout and process.stderr
         assert process.stdout.readline() == b"ready\n"
         docker.discard(container)
-        assert process.wait(20) == 1
+        assert process.wait(PATIENCE) == 1
         assert process.stderr.read() == b"muxframe: the container has been removed: its exit code is not known\n"
 
 
@@ -525,14 +517,13 @@ def test_attach_passes_signals_on(name: str, engine: LoopbackEngine) -> None:
     with process:
         assert process.stdout and process.stderr
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.1)
         number = getattr(signal, name)
         process.send_signal(number)
-        wait_until(lambda: container.process is not None and container.process.signals == [number])
+        eventually(lambda: container.process is not None and container.process.signals == [number])
         if number != signal.SIGTERM:
             assert process.poll() is None
             process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 5
+        assert process.wait(PATIENCE) == 5
         assert b"got 15\n" in process.stdout.read()
         assert process.stderr.read() == b""
 
@@ -545,9 +536,8 @@ def test_attach_without_sig_proxy_ends_by_the_signal(name: str, docker: Loopback
     with process:
         assert process.stdout and process.stderr
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.1)
         process.send_signal(getattr(signal, name))
-        assert process.wait(10) == -getattr(signal, name)
+        assert process.wait(PATIENCE) == -getattr(signal, name)
         assert process.stderr.read() == b""
     assert container.process is not None and container.process.signals == []
 
@@ -559,11 +549,10 @@ def test_a_second_interrupt_ends_attach(docker: LoopbackEngine) -> None:
     with process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == b"got 2\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == -signal.SIGINT
+        assert process.wait(PATIENCE) == -signal.SIGINT
     assert container.process is not None and container.process.signals == [signal.SIGINT]
 
 
@@ -576,7 +565,7 @@ def test_an_interrupt_ends_an_output_that_nobody_takes(docker: LoopbackEngine) -
         process.stdout.read(1)
         time.sleep(0.3)  # the pipe is full by now
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == -signal.SIGINT
+        assert process.wait(PATIENCE) == -signal.SIGINT
 
 
 # --- on a terminal ---------------------------------------------------------------------------------------------------
@@ -658,10 +647,10 @@ def test_a_terminal_is_cooked_while_stopped(docker: LoopbackEngine) -> None:
         terminal.wait_raw()
         raw = terminal.mode
         terminal.process.send_signal(signal.SIGTSTP)
-        wait_until(lambda: os.waitid(os.P_PID, terminal.process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT))
+        eventually(lambda: os.waitid(os.P_PID, terminal.process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT))
         assert terminal.mode == terminal.before
         terminal.process.send_signal(signal.SIGCONT)
-        wait_until(lambda: terminal.mode == raw)
+        eventually(lambda: terminal.mode == raw)
         terminal.type(b"q")
         assert terminal.wait() == 7
         assert terminal.mode == terminal.before
@@ -770,7 +759,6 @@ def test_ctrl_c_is_a_signal_for_a_container_without_a_terminal(engine: LoopbackE
     container = engine.add(Container("web", ignore_signals, open_stdin=True))
     with Terminal(engine.host, "attach", "web") as terminal:
         terminal.expect(b"ready")
-        time.sleep(0.1)
         terminal.type(b"\x03")
         terminal.expect(b"got 2")
         terminal.process.send_signal(signal.SIGTERM)
@@ -780,115 +768,77 @@ def test_ctrl_c_is_a_signal_for_a_container_without_a_terminal(engine: LoopbackE
 
 # --- real engines ----------------------------------------------------------------------------------------------------
 
-live = [pytest.mark.live, posix, pytest.mark.parametrize("variable", ENGINES)]
-
-
-class Real:
-    """A real engine, and a container in it."""
-
-    def __init__(self, variable: str) -> None:
-        self.host = engine_host(variable)
-        self.engine = muxframe.engine.connect(self.host)
-        self.containers: list[str] = []
-
-    def create(self, *command: str, **config: Any) -> str:
-        body = {"Image": IMAGE, "Cmd": list(command), "HostConfig": {"NetworkMode": "none"}, **config}
-        made = self.engine.request("POST", "/containers/create", body=body).json()["Id"]
-        self.containers.append(made)
-        return str(made)
-
-    def start(self, *command: str, **config: Any) -> str:
-        container = self.create(*command, **config)
-        self.engine.start(container)
-        return container
-
-    def is_running(self, container: str) -> bool:
-        return bool(self.engine.inspect(container)["State"]["Running"])
-
-    def remove(self) -> None:
-        for container in self.containers:
-            try:
-                self.engine.kill(container)  # otherwise podman would wait for its end
-            except muxframe.EngineError:
-                pass
-            self.engine.request("DELETE", f"/containers/{container}", query={"force": "1"})
-
-
-@pytest.fixture
-def real(variable: str) -> Iterator[Real]:
-    real = Real(variable)
-    yield real
-    real.remove()
-
-
-def mark_live(test: Any) -> Any:
-    for mark in live:
-        test = mark(test)
-    return test
+def until_size(size: str) -> bytes:
+    """Return what is typed to be shown the terminal's size once it is this one."""
+    return b"until stty size | grep -x '%s'; do sleep 0.1; done\r" % size.encode()
 
 
 INTERACTIVE = {"Tty": True, "OpenStdin": True, "StdinOnce": True, "AttachStdin": True}
 SHELL = ["sh", "-c", "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.1; done"]
 
 
-@mark_live
-def test_live_exit_codes(real: Real) -> None:
-    idle = real.start("sleep", "1000")
+@pytest.mark.live
+@posix
+def test_live_exit_codes(live: Live) -> None:
+    idle = live.run(FOREVER)
     for script, code in (("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -2 $$", 130)):
-        assert run(real.host, "exec", idle, "sh", "-c", script).returncode == code
-    assert run(real.host, "exec", idle, "nosuch").returncode in (126, 127)
+        assert run(live.host, "exec", idle, "sh", "-c", script).returncode == code
+    assert run(live.host, "exec", idle, "nosuch").returncode in (126, 127)
     for script, code in (("exit 0", 0), ("exit 7", 7), ("exit 130", 130)):
-        container = real.create("sh", "-c", f"echo out; echo err >&2; {script}")
-        done = run(real.host, "attach", "--start", container)
+        container = live.create(f"echo out; echo err >&2; {script}")
+        done = run(live.host, "attach", "--start", container)
         assert (done.returncode, done.stdout, done.stderr) == (code, b"out\n", b"err\n")
-    killed = real.start("sleep", "1000")
-    process = start(real.host, "attach", killed)
+    killed = live.run("while :; do echo tick; sleep 0.1; done")
+    process = start(live.host, "attach", killed)
     with process:
-        time.sleep(1)
-        real.engine.kill(killed)
-        assert process.wait(20) == 137
+        assert process.stdout
+        process.stdout.readline()  # it has attached
+        live.engine.kill(killed)
+        assert process.wait(PATIENCE) == 137
 
 
-@mark_live
-def test_live_stdin_and_ten_megabytes(real: Real) -> None:
+@pytest.mark.live
+@posix
+def test_live_stdin_and_ten_megabytes(live: Live) -> None:
     data = random.Random(4).randbytes(10 * MIB)
     Path("in").write_bytes(data)
-    idle = real.start("sleep", "1000")
+    idle = live.run(FOREVER)
     with open("in", "rb") as file:
-        done = run(real.host, "exec", "-i", "--stdout", "out", "--stderr", "err", idle, "sh", "-c",
+        done = run(live.host, "exec", "-i", "--stdout", "out", "--stderr", "err", idle, "sh", "-c",
                    "cat; echo done >&2", stdin=file)  # fmt: skip
     assert (done.returncode, Path("out").read_bytes() == data, Path("err").read_bytes()) == (0, True, b"done\n")
-    container = real.start("sh", "-c", "cat; echo done >&2; exit 3", OpenStdin=True, StdinOnce=True)
-    done = run(real.host, "attach", "--stdout", "out", container, input=data)
+    container = live.run("cat; echo done >&2; exit 3", **STDIN)
+    done = run(live.host, "attach", "--stdout", "out", container, input=data)
     assert (done.returncode, Path("out").read_bytes() == data, done.stderr) == (3, True, b"done\n")
 
 
-@mark_live
-def test_live_end_of_stdin_that_cannot_be_passed_on_loses_nothing(real: Real) -> None:
+@pytest.mark.live
+@posix
+def test_live_end_of_stdin_that_cannot_be_passed_on_loses_nothing(live: Live) -> None:
     script = "read x; sleep 1; echo got $x; exit 4"
-    container = real.start("sh", "-c", script, OpenStdin=True)
-    done = run(real.host, "attach", container, input=b"hi\n")
+    container = live.run(script, OpenStdin=True)
+    done = run(live.host, "attach", container, input=b"hi\n")
     assert (done.returncode, done.stdout) == (4, b"got hi\n")
-    container = real.start("sh", "-c", script, OpenStdin=True, Tty=True)
-    done = run(real.host, "attach", container, input=b"hi\n")
+    container = live.run(script, OpenStdin=True, Tty=True)
+    done = run(live.host, "attach", container, input=b"hi\n")
     assert (done.returncode, done.stdout) == (4, b"hi\r\ngot hi\r\n")
     assert b"muxframe: stdin has ended, but" in done.stderr
 
 
-@mark_live
-def test_live_attach_on_a_terminal(real: Real) -> None:
-    container = real.start("sh", **INTERACTIVE)
-    with Terminal(real.host, "attach", container) as terminal:
+@pytest.mark.live
+@posix
+def test_live_attach_on_a_terminal(live: Live) -> None:
+    container = live.run(["sh"], **INTERACTIVE)
+    with Terminal(live.host, "attach", container) as terminal:
         terminal.expect(b"# ")
         terminal.wait_raw()
-        time.sleep(0.3)
-        terminal.type(b"stty size\r")
-        terminal.expect(b"31 91\r\n")
+        terminal.type(until_size("31 91"))
+        terminal.expect(b"\n31 91\r\n")
         terminal.resize(32, 92)
-        time.sleep(0.5)
-        terminal.type(b"stty size\r")
-        terminal.expect(b"32 92\r\n")
-        terminal.type(b"sleep 1000\r")
+        terminal.type(until_size("32 92"))
+        terminal.expect(b"\n32 92\r\n")
+        terminal.type(b"echo s$((1+1)); sleep 1000\r")
+        terminal.expect(b"s2")
         time.sleep(0.3)
         terminal.type(b"\x03")
         terminal.type(b"echo a$((6*7))b\r")
@@ -897,81 +847,79 @@ def test_live_attach_on_a_terminal(real: Real) -> None:
         assert terminal.wait() == 0
         assert b"read escape sequence" in terminal.drawn
         assert terminal.mode == terminal.before
-    assert real.is_running(container)
-    with Terminal(real.host, "attach", "--detach-keys", "ctrl-x,q", container) as terminal:
+    assert live.is_running(container)
+    with Terminal(live.host, "attach", "--detach-keys", "ctrl-x,q", container) as terminal:
         terminal.wait_raw()
-        time.sleep(0.3)
         terminal.type(b"echo a$((6*7))b\r")
         terminal.expect(b"a42b")
         terminal.type(b"\x18q")
         assert terminal.wait() == 0
         assert terminal.mode == terminal.before
-    assert real.is_running(container)
-    with Terminal(real.host, "attach", container) as terminal:
+    assert live.is_running(container)
+    with Terminal(live.host, "attach", container) as terminal:
         terminal.wait_raw()
         terminal.type(b"exit 7\r")
         assert terminal.wait() == 7
         assert terminal.mode == terminal.before
 
 
-@mark_live
-def test_live_exec_on_a_terminal(real: Real) -> None:
-    idle = real.start("sleep", "1000")
-    with Terminal(real.host, "exec", "-it", idle, "sh") as terminal:
+@pytest.mark.live
+@posix
+def test_live_exec_on_a_terminal(live: Live) -> None:
+    idle = live.run(FOREVER)
+    with Terminal(live.host, "exec", "-it", idle, "sh") as terminal:
         terminal.expect(b"# ")
         terminal.wait_raw()
-        time.sleep(0.3)
-        terminal.type(b"stty size\r")
-        terminal.expect(b"31 91\r\n")
+        terminal.type(until_size("31 91"))
+        terminal.expect(b"\n31 91\r\n")
         terminal.resize(32, 92)
-        time.sleep(0.5)
-        terminal.type(b"stty size\r")
-        terminal.expect(b"32 92\r\n")
-        terminal.type(b"echo $$ > /pid; trap '' HUP\r")
-        time.sleep(0.3)
+        terminal.type(until_size("32 92"))
+        terminal.expect(b"\n32 92\r\n")
+        terminal.type(b"echo $$ > /pid; trap '' HUP; echo d$((1+1))\r")
+        terminal.expect(b"d2")
         terminal.type(DETACH)
         assert terminal.wait() == 0
         assert terminal.mode == terminal.before
-    assert run(real.host, "exec", idle, "sh", "-c", "kill -0 $(cat /pid)").returncode == 0
-    with Terminal(real.host, "exec", "-it", idle, "sh", "-c", "exit 9") as terminal:
+    assert run(live.host, "exec", idle, "sh", "-c", "kill -0 $(cat /pid)").returncode == 0
+    with Terminal(live.host, "exec", "-it", idle, "sh", "-c", "exit 9") as terminal:
         assert terminal.wait() == 9
         assert terminal.mode == terminal.before
 
 
-@mark_live
-def test_live_ctrl_c_with_and_without_a_terminal(real: Real) -> None:
-    with_terminal = real.create(*SHELL, **INTERACTIVE)
-    with Terminal(real.host, "attach", "--start", with_terminal) as terminal:
+@pytest.mark.live
+@posix
+def test_live_ctrl_c_with_and_without_a_terminal(live: Live) -> None:
+    with_terminal = live.create(SHELL, **INTERACTIVE)
+    with Terminal(live.host, "attach", "--start", with_terminal) as terminal:
         terminal.expect(b"ready")
         terminal.wait_raw()
         terminal.type(b"\x03")
         terminal.expect(b"caught")
         assert terminal.wait() == 5
         assert terminal.mode == terminal.before
-    without = real.create(*SHELL)
-    with Terminal(real.host, "attach", "--start", without) as terminal:
+    without = live.create(SHELL)
+    with Terminal(live.host, "attach", "--start", without) as terminal:
         terminal.expect(b"ready")
-        time.sleep(0.3)
         terminal.type(b"\x03")
         terminal.expect(b"caught")
         assert terminal.wait() == 5
 
 
-@mark_live
-def test_live_logs(real: Real) -> None:
-    container = real.start("sh", "-c", "echo one; sleep 0.2; echo two >&2; sleep 0.2; echo three; sleep 1000")
-    wait_until(lambda: run(real.host, "logs", container).stdout == b"one\nthree\n")
-    done = run(real.host, "logs", container)
+@pytest.mark.live
+@posix
+def test_live_logs(live: Live) -> None:
+    container = live.run("echo one; sleep 0.2; echo two >&2; sleep 0.2; echo three; sleep 1000")
+    eventually(lambda: run(live.host, "logs", container).stdout == b"one\nthree\n")
+    done = run(live.host, "logs", container)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"one\nthree\n", b"two\n")
-    done = run(real.host, "logs", "-n", "1", "-t", "--json", container)
+    done = run(live.host, "logs", "-n", "1", "-t", "--json", container)
     (line,) = map(json.loads, done.stdout.splitlines())
     assert (line["stream"], line["data"]) == ("stdout", "three")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", line["timestamp"])
-    assert run(real.host, "logs", "--since", "2099-01-01", container).stdout == b""
-    process = start(real.host, "logs", "-f", container)
+    assert run(live.host, "logs", "--since", "2099-01-01", container).stdout == b""
+    process = start(live.host, "logs", "-f", container)
     with process:
         assert process.stdout
         assert process.stdout.readline() == b"one\n"
-        time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == -signal.SIGINT
+        assert process.wait(PATIENCE) == -signal.SIGINT

@@ -12,12 +12,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from live import Live, blob
+from live import IMAGE, PATIENCE, Live, blob
 from runtime import V1, V1_BASE64, V4, V4_BASE64, cri, cri_shell
 
 import muxframe
@@ -28,7 +28,6 @@ pytest.importorskip("websockets")
 
 pytestmark = pytest.mark.live
 
-IMAGE = os.environ.get("TEST_IMAGE", "localhost/muxframe-test:latest")
 PROJECT = Path(__file__).parent.parent
 SIZE = 10_000_000
 
@@ -84,7 +83,7 @@ def both_ways(session: Any, data: bytes) -> muxframe.Demuxed:
     writer = threading.Thread(target=lambda: session.write(data), daemon=True)
     writer.start()
     read: muxframe.Demuxed = session.read_all()
-    writer.join(30)
+    writer.join(PATIENCE)
     assert not writer.is_alive()
     return read
 
@@ -115,7 +114,7 @@ def test_attach(pods: Pods, shell: Any) -> None:
         session.write(b"two\n")
         assert list(session) == []
         assert session.exit_code is None
-        assert session.wait(10) == 7
+        assert session.wait(PATIENCE) == 7
     with pytest.raises(ConflictError, match="has exited"):
         shell.attach(pods.endpoint, container)
     with pytest.raises(ConflictError, match="CONTAINER_EXITED"):
@@ -123,14 +122,13 @@ def test_attach(pods: Pods, shell: Any) -> None:
 
 
 def test_attach_to_terminal(pods: Pods, shell: Any) -> None:
-    container = pods.run("read x; stty size; exit 3", stdin=True, tty=True)
+    container = pods.run("read x; until stty size | grep '33 44'; do sleep 0.1; done; exit 3", stdin=True, tty=True)
     with shell.attach(pods.endpoint, container, stdin=True) as session:
         assert session.tty
         session.resize(33, 44)
-        time.sleep(0.2)
         session.write(b"go\n")
         assert b"33 44\r\n" in session.read_all().stdout
-        assert session.wait(10) == 3
+        assert session.wait(PATIENCE) == 3
 
 
 @pytest.mark.parametrize("protocol", [V4, V1, V4_BASE64, V1_BASE64])
@@ -160,15 +158,14 @@ def test_exec(pods: Pods, shell: Any, protocol: str, monkeypatch: pytest.MonkeyP
 
 def test_size_of_terminal(pods: Pods, shell: Any) -> None:
     container = pods.run("sleep 100")
-    command = "sh -c 'read x; stty size; read x; stty size'"
+    until = 'until stty size | grep "%s"; do sleep 0.1; done'
+    command = ["sh", "-c", f"read x; {until % '33 44'}; read x; {until % '55 66'}"]
     with shell.exec(pods.endpoint, container, command, stdin=True, tty=True, size=(33, 44)) as session:
-        time.sleep(0.3)
         session.write(b"\n")
         output = b""
         while b"33 44\r\n" not in output:
             output += bytes(next(iter(session)).payload)
         session.resize(55, 66)
-        time.sleep(0.3)
         session.write(b"\n")
         assert b"55 66\r\n" in b"".join(bytes(payload) for _, payload in session)
 
@@ -179,7 +176,7 @@ def test_ten_megabytes_each_way(pods: Pods, shell: Any) -> None:
     with shell.attach(pods.endpoint, container, stdin=True) as session:
         out, err = both_ways(session, data)
         assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest() and err == b""
-        assert session.wait(10) == 0
+        assert session.wait(PATIENCE) == 0
     container = pods.run("sleep 100")
     with shell.exec(pods.endpoint, container, f"sh -c 'head -c {SIZE} | tee /dev/stderr'", stdin=True) as session:
         assert both_ways(session, data) == (data, data)
@@ -200,7 +197,7 @@ def test_container_is_stopped(pods: Pods, shell: Any) -> None:
     with shell.attach(pods.endpoint, container) as session:
         threading.Timer(0.3, pods.stop, [container]).start()
         session.read_all()
-        assert session.wait(10) == 137
+        assert session.wait(PATIENCE) == 137
 
 
 def test_leaving(pods: Pods, shell: Any) -> None:
@@ -278,7 +275,7 @@ def test_runtime_dies_mid_stream() -> None:
                     for _, payload in session:
                         assert bytes(payload) == b"tick\n"
                 with pytest.raises(ConnectionLostError):
-                    session.wait(5)
+                    session.wait(PATIENCE)
                 session.close()
     finally:
         subprocess.run([engines / "down"], env=environ, capture_output=True)
@@ -287,23 +284,26 @@ def test_runtime_dies_mid_stream() -> None:
 
 # --- the same program for all ----------------------------------------------------------------------------------------
 
-SCRIPT = "sleep 2; echo out; sleep 0.3; echo err >&2; sleep 0.3; exit 7"
+SCRIPT = "sleep {}; echo out; sleep 0.3; echo err >&2; sleep 0.3; exit 7"
 
 
 @pytest.mark.parametrize("variable", ["DOCKER_HOST", "DOCKER_HOST_NEW", "PODMAN_HOST", "PODMAN_HOST_NEW"])
 def test_the_program_with_an_engine(variable: str) -> None:
     with Live(variable) as live:
-        run_program(live.host, live.run(SCRIPT), "muxframe")
+        run_program(live.host, live.run, "muxframe")
 
 
 def test_the_program_with_a_runtime(pods: Pods) -> None:
-    run_program(pods.endpoint, pods.run(SCRIPT), "muxframe.cri")
+    run_program(pods.endpoint, pods.run, "muxframe.cri")
 
 
-def run_program(address: str, container: str, module: str) -> None:
-    """Run examples/read_container.py with one line changed."""
+def run_program(address: str, run: Callable[[str], str], module: str) -> None:
+    """Run examples/read_container.py with one line changed. Nothing tells when it has attached: it gets time to."""
     program = (PROJECT / "examples" / "read_container.py").read_text()
     changed = program.replace("from muxframe import connect", f"from {module} import connect")
-    command = [sys.executable, "-c", changed, address, container]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    for seconds in (2, 20, 60):
+        command = [sys.executable, "-c", changed, address, run(SCRIPT.format(seconds))]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + PATIENCE)
+        if "STDOUT out\n" in done.stdout:
+            break
     assert done.stdout == "STDOUT out\nSTDERR err\nexit code 7\n", done.stdout + done.stderr

@@ -18,28 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from live import ENGINES, IMAGE, PATIENCE, engine_host, eventually
 
 import muxframe
 from muxframe import Line, Stream
 
-ENGINES = Path(__file__).parent / "engines"
-IMAGE = os.environ.get("TEST_IMAGE", "localhost/muxframe-test:latest")
-HOSTS = ["DOCKER_HOST", "PODMAN_HOST", "DOCKER_HOST_NEW", "PODMAN_HOST_NEW"]
+SCRIPTS = Path(__file__).parent / "engines"
+STREAMS = (Stream.STDOUT, Stream.STDERR)
 
 #: Goes on counting where it was when it was stopped: the number is kept before it is written.
 COUNT = (
     "trap q=1 TERM; i=0; [ -s /n ] && read i </n; while [ -z \"$q\" ]; do "
     'i=$((i+1)); echo $i >/m; mv /m /n; echo "o $i $PAD"; echo "e $i $PAD" >&2; done'
 )
-
-
-def host_of(variable: str) -> str:
-    host = os.environ.get(variable)
-    if not host:
-        if os.environ.get("MUXFRAME_REQUIRE_ENGINES") == "1":
-            pytest.fail(f"{variable} is not set")
-        pytest.skip(f"{variable} is not set")
-    return host
 
 
 class Dockerd:
@@ -56,7 +47,7 @@ class Dockerd:
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(60)
+            self._process.wait(PATIENCE)
             return
         os.kill(self._stop_first, number)
         while Path(f"/proc/{self._stop_first}").exists():
@@ -71,13 +62,13 @@ class Dockerd:
 
 @pytest.fixture(scope="module")
 def dockerd() -> Iterator[Dockerd]:
-    host_of("DOCKER_HOST")  # otherwise nobody wants real engines
+    engine_host("DOCKER_HOST")  # otherwise nobody wants real engines
     if os.geteuid() != 0:
         pytest.skip("an engine of our own needs root")
     with tempfile.TemporaryDirectory(prefix="mf-ingest-", ignore_cleanup_errors=True) as directory:
         environment = {**os.environ, "ENGINES_DIR": directory}
         subprocess.run(
-            [ENGINES / "up", "--only", "docker", "--no-install"], env=environment, check=True, stdout=subprocess.PIPE
+            [SCRIPTS / "up", "--only", "docker", "--no-install"], env=environment, check=True, stdout=subprocess.PIPE
         )
         engine = Dockerd(Path(directory))
         try:
@@ -85,7 +76,7 @@ def dockerd() -> Iterator[Dockerd]:
         finally:
             if engine._process is not None:
                 engine.stop()
-            subprocess.run([ENGINES / "down"], env=environment, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([SCRIPTS / "down"], env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -130,16 +121,27 @@ def written(host: str, name: str) -> list[Line]:
         return list(session.lines())
 
 
-def follow_while(host: str, name: str, work: Callable[[], None]) -> tuple[list[Line], Any]:
-    """Follow a container while something is done to it; stop a second later."""
+def follow_while(host: str, name: str, work: Callable[[Callable[[], None]], None]) -> tuple[list[Line], Any]:
+    """Follow a container while something is done to it, and a little longer.
+
+    `work` is given a function that waits until some more lines of both streams have come.
+    """
     follower = muxframe.follow(name, host=host)
-    follower.timeout = 60
+    follower.timeout = PATIENCE
+    lines: list[Line] = []
     errors: list[BaseException] = []
+
+    def count() -> int:
+        return min(sum(each.stream is stream for each in lines.copy()) for stream in STREAMS)
+
+    def more() -> None:
+        wanted = count() + 60
+        eventually(lambda: count() >= wanted)
 
     def do() -> None:
         try:
-            work()
-            time.sleep(1.5)
+            work(more)
+            more()
         except BaseException as error:
             errors.append(error)
         finally:
@@ -147,7 +149,8 @@ def follow_while(host: str, name: str, work: Callable[[], None]) -> tuple[list[L
 
     thread = threading.Thread(target=do, daemon=True)
     thread.start()
-    lines = list(follower)
+    for line in follower:
+        lines.append(line)  # others look on
     thread.join()
     if errors:
         raise errors[0]
@@ -157,16 +160,16 @@ def follow_while(host: str, name: str, work: Callable[[], None]) -> tuple[list[L
 def check_against_the_log(host: str, name: str, lines: list[Line], follower: Any) -> None:
     """What was followed is the log, as far as it goes: engines themselves lose lines when they are killed."""
     log = written(host, name)
-    for stream in (Stream.STDOUT, Stream.STDERR):
+    for stream in STREAMS:
         mine = [each for each in lines if each.stream is stream]
         assert mine == [each for each in log if each.stream is stream][: len(mine)]
         assert len(mine) > 100
     assert follower.gaps == 0
     rest = muxframe.follow(name, host=host, checkpoint=str(follower.checkpoint))
-    rest.timeout = 60
+    rest.timeout = PATIENCE
     following = [next(rest) for _ in range(50)]
     rest.close()
-    for stream in (Stream.STDOUT, Stream.STDERR):
+    for stream in STREAMS:
         whole = [each for each in lines + following if each.stream is stream]
         assert whole == [each for each in written(host, name) if each.stream is stream][: len(whole)]
 
@@ -175,9 +178,9 @@ def check_against_the_log(host: str, name: str, lines: list[Line], follower: Any
 def test_the_engine_is_restarted(dockerd: Dockerd) -> None:
     with container(dockerd.host, slowly(2), RestartPolicy={"Name": "always"}) as name:
 
-        def restart_twice() -> None:
+        def restart_twice(more: Callable[[], None]) -> None:
             for _ in range(2):
-                time.sleep(1.5)
+                more()
                 dockerd.stop()
                 time.sleep(0.5)
                 dockerd.start()
@@ -192,26 +195,18 @@ def test_the_engine_is_restarted(dockerd: Dockerd) -> None:
 def test_the_engine_is_killed(dockerd: Dockerd) -> None:
     with container(dockerd.host, slowly(2), RestartPolicy={"Name": "always"}) as name:
 
-        def kill() -> None:
-            time.sleep(1.5)
+        def kill(more: Callable[[], None]) -> None:
+            more()
             dockerd.stop(signal.SIGKILL)
             dockerd.start()
             muxframe_waits_for(dockerd.host)
-            time.sleep(1)
 
         lines, follower = follow_while(dockerd.host, name, kill)
         check_against_the_log(dockerd.host, name, lines, follower)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.2)
-
-
 def muxframe_waits_for(host: str) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while True:
         try:
             muxframe.connect(host)
@@ -223,15 +218,15 @@ def muxframe_waits_for(host: str) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("variable", HOSTS)
+@pytest.mark.parametrize("variable", ENGINES)
 def test_the_container_is_restarted(variable: str) -> None:
-    host = host_of(variable)
+    host = engine_host(variable)
     with container(host, slowly(5)) as name:
 
-        def restart() -> None:
+        def restart(more: Callable[[], None]) -> None:
             for _ in range(2):
-                time.sleep(1)
-                muxframe.connect(host).request("POST", f"/containers/{name}/restart", query={"t": "5"})
+                more()
+                muxframe.connect(host).request("POST", f"/containers/{name}/restart", query={"t": "60"})
 
         lines, follower = follow_while(host, name, restart)
         check(lines)
@@ -241,31 +236,33 @@ def test_the_container_is_restarted(variable: str) -> None:
 @pytest.mark.live
 @pytest.mark.parametrize("variable", ["DOCKER_HOST", "DOCKER_HOST_NEW"])
 def test_the_log_is_rotated(variable: str) -> None:
-    host = host_of(variable)
+    host = engine_host(variable)
     log = {"Type": "json-file", "Config": {"max-size": "100k", "max-file": "5"}}
     with container(host, slowly(2).replace('"o $i"', f'"o $i {"x" * 300}"'), LogConfig=log) as name:
 
         def kept(size: int) -> bool:
             return sum(len(each.data) + 80 for each in written(host, name)) > size
 
-        lines, follower = follow_while(host, name, lambda: wait_until(lambda: kept(250_000)))  # two rotations
+        lines, follower = follow_while(host, name, lambda _: eventually(lambda: kept(250_000)))  # two rotations
         for stream, letter in ((Stream.STDOUT, b"o"), (Stream.STDERR, b"e")):
             found = [each.data.split()[:2] for each in lines if each.stream is stream]
             assert found == [[letter, b"%d" % number] for number in range(1, len(found) + 1)]
         checkpoint = follower.checkpoint
         last = lines[-1].timestamp
         assert last is not None
-        wait_until(lambda: all(each.timestamp is None or each.timestamp > last for each in written(host, name)))
+        eventually(
+            lambda: all(each.timestamp is None or each.timestamp > last for each in written(host, name)), 2 * PATIENCE
+        )
         late = muxframe.follow(name, host=host, checkpoint=checkpoint)
-        late.timeout = 30
+        late.timeout = PATIENCE
         next(late)
         late.close()
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("variable", HOSTS)
+@pytest.mark.parametrize("variable", ENGINES)
 def test_fifty_containers_come_and_go(variable: str) -> None:
-    host = host_of(variable)
+    host = engine_host(variable)
     engine = muxframe.connect(host)
     label = f"muxframe-{os.getpid()}-{time.monotonic_ns()}"
     script = 'i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo "o $i"; echo "e $i" >&2; done; sleep 0.2'
@@ -289,10 +286,15 @@ def test_fifty_containers_come_and_go(variable: str) -> None:
     thread = threading.Thread(target=make, daemon=True)
     try:
         with engine.gather(labels={label: "yes"}) as gathering:
-            gathering.timeout = 60
+            gathering.timeout = PATIENCE
             thread.start()
             for _ in range(50 * 80):
-                source, line = next(gathering)
+                try:
+                    source, line = next(gathering)
+                except TimeoutError:
+                    counts = [sum(map(len, heard.get(id, {}).values())) for id in made]
+                    errors = [each.error for each in gathering.sources if each.error is not None]
+                    pytest.fail(f"lines of each: {counts}; {errors}")
                 heard.setdefault(source.id, {}).setdefault(line.stream, []).append(line.data)
             checkpoints = gathering.checkpoints
         thread.join()
@@ -301,7 +303,7 @@ def test_fifty_containers_come_and_go(variable: str) -> None:
             for stream, letter in ((Stream.STDOUT, b"o"), (Stream.STDERR, b"e")):
                 assert heard[id][stream] == [b"%s %d" % (letter, number) for number in range(1, 41)]
         with engine.gather(labels=[label], checkpoints=checkpoints, until="exited") as gathering:
-            gathering.timeout = 60
+            gathering.timeout = PATIENCE
             assert list(gathering) == []
     finally:
         thread.join()
