@@ -22,6 +22,7 @@ import asyncio
 import codecs
 import errno
 import socket
+import warnings
 from collections import deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -281,6 +282,10 @@ class Stream(aiodocker.stream.Stream):  # type: ignore[misc]
             await self.close()
             raise
         return self
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if self._resp is not None and not self._closed:  # up to 0.26 aiodocker warns of the others
+            _warn("Unclosed ExecStream", ResourceWarning)
 
 
 # --- logs ------------------------------------------------------------------------------------------------------------
