@@ -99,7 +99,7 @@ def test_every_option_is_listed() -> None:
     assert written["PAGE"].read_text(encoding="utf-8") == written["page"](), "run: python docs/cli_options.py"
 
 
-COMPAT = [f"muxframe.compat.{each.name}" for each in pkgutil.iter_modules(muxframe.compat.__path__) if each.name[0] != "_"]
+COMPAT = [each.name for each in pkgutil.iter_modules(muxframe.compat.__path__, "muxframe.compat.") if "._" not in each.name]
 PUBLIC = [
     "muxframe", "muxframe.aio", "muxframe.archive", "muxframe.cri", "muxframe.cri.aio", *COMPAT, "muxframe.dask",
     "muxframe.engine", "muxframe.engine.hyper", "muxframe.ingest", "muxframe.testing",
@@ -123,3 +123,19 @@ def test_reference_has_every_public_name(module_name: str) -> None:
         thing = getattr(module, name)
         is_elsewhere = hasattr(thing, "__qualname__") and any(thing is other for other in things)
         assert f"{module_name}.{name}" in documented or is_elsewhere, f"docs/api*.md has no {module_name}.{name}"
+
+
+@needs_docs
+def test_internals_name_what_there_is() -> None:
+    package = Path(muxframe.compat.__path__[0]).parent
+    sources = [path for path in package.rglob("*") if path.suffix in (".py", ".pyx", ".h")]
+    if not any(path.suffix == ".h" for path in sources):
+        pytest.skip("the C is not beside the installed package")
+    words = {word for path in sources for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+    text = (PROJECT / "docs" / "internals.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`(\w[\w./]*)`", BLOCK.sub("", text)):
+        if "/" in name or name.endswith((".py", ".pyx", ".h", ".md")):
+            places = (package / name, PROJECT / name, PROJECT / "docs" / name)
+            assert any(path.exists() for path in places), f"there is no {name}"
+        else:
+            assert set(name.split(".")) <= words, f"nothing is named {name}"
