@@ -10,12 +10,14 @@ import runpy
 import shutil
 import subprocess
 import sysconfig
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import muxframe.compat
+from muxframe.engine.calls import NEWEST_API, OLDEST_API
 
 PROJECT = Path(__file__).parent.parent
 DOCUMENTS = [path for path in (PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))) if path.exists()]
@@ -99,11 +101,12 @@ def test_every_option_is_listed() -> None:
     assert written["PAGE"].read_text(encoding="utf-8") == written["page"](), "run: python docs/cli_options.py"
 
 
-COMPAT = [each.name for each in pkgutil.iter_modules(muxframe.compat.__path__, "muxframe.compat.") if "._" not in each.name]
 PUBLIC = [
-    "muxframe", "muxframe.aio", "muxframe.archive", "muxframe.cri", "muxframe.cri.aio", *COMPAT, "muxframe.dask",
+    "muxframe", "muxframe.aio", "muxframe.archive", "muxframe.cri", "muxframe.cri.aio", "muxframe.dask",
     "muxframe.engine", "muxframe.engine.hyper", "muxframe.ingest", "muxframe.testing",
 ]
+COMPAT = [each.name for each in pkgutil.iter_modules(muxframe.compat.__path__)]
+PUBLIC += [f"muxframe.compat.{name}" for name in COMPAT if not name.startswith("_")]
 
 
 @needs_docs
@@ -139,3 +142,12 @@ def test_internals_name_what_there_is() -> None:
             assert any(path.exists() for path in places), f"there is no {name}"
         else:
             assert set(name.split(".")) <= words, f"nothing is named {name}"
+
+
+@needs_docs
+def test_compatibility_says_what_the_project_does() -> None:
+    text = (PROJECT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    assert "API {}.{} to {}.{}".format(*OLDEST_API, *NEWEST_API) in text
+    built = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cibuildwheel"]["build"]
+    for minor in re.findall(r"cp3(\d+)-", " ".join(built)):
+        assert re.search(rf"CPython 3[^|]*\b3?\.?{minor}\b", text), f"there are wheels for CPython 3.{minor}"
