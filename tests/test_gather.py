@@ -298,6 +298,69 @@ def test_since_and_tail(gather: Gather) -> None:
         assert take(gather(engine.host, since=1_800_000_007), 3) == {"web": [7, 8, 9]}
 
 
+@pytest.mark.parametrize(("flavor", "server"), [("docker", None), ("podman", "4.3.1"), ("podman", "5.4.2")])
+def test_up_to_where_the_logs_end(gather: Gather, flavor: Any, server: str | None) -> None:
+    """Of those that run, and, if asked, of those that do not; checkpoints lead on from there."""
+    with LoopbackEngine(flavor=flavor, server_version=server) as engine:
+        engine.add(Container("web", log=[(1, b"%d\n" % number) for number in range(5)]))
+        engine.add(Container("done", output=[b"7\n"], state="exited"))
+        engine.add(Container("never", state="created"))
+        assert [line.data for _, line in gather(engine.host, until="end")] == [b"%d" % number for number in range(5)]
+        gathering = gather(engine.host, until="end", stopped=True)
+        lines = [(source.name, line.data) for source, line in gathering]
+        assert sorted(lines) == [("done", b"7"), *(("web", b"%d" % number) for number in range(5))]
+        checkpoints = gathering.checkpoints
+        assert list(gather(engine.host, until="end", stopped=True, checkpoints=checkpoints)) == []
+
+
+def test_an_end_that_is_a_lost_connection_is_none(gather: Gather) -> None:
+    with LoopbackEngine() as engine:
+        engine.add(Container("web", log=[(1, b"%d\n" % number) for number in range(1000)]))
+        engine.fault("logs", Fault(cut=5000), times=1)
+        assert take(gather(engine.host, until="end"), 1000) == {"web": list(range(1000))}
+
+
+def test_up_to_a_moment(gather: Gather) -> None:
+    log = [(1, b"%d\n" % number, (1_600_000_000 + number) * 10**9) for number in range(10)]
+    with LoopbackEngine() as engine:
+        engine.add(Container("web", log=log))
+        assert [line.data for _, line in gather(engine.host, until=1_600_000_002)] == [b"0", b"1", b"2"]
+        engine.add(Container("clock", counting(200, 0.01), begin="add"))
+        end = time.time() + 1
+        found = list(gather(engine.host, "clock", until=end))
+        numbers = [int(line.data) for _, line in found]
+        assert numbers == list(range(len(numbers)))
+        assert 20 < len(numbers) < 110
+        assert all(line.timestamp < end * 1e9 for _, line in found)
+        assert 0 < time.time() - end < 5
+
+
+def test_one_that_came_while_nobody_looked_is_read_from_its_beginning(gather: Gather) -> None:
+    """`tail` is for those that are there at first."""
+    with LoopbackEngine() as engine:
+        engine.add(Container("old", log=[(1, b"%d\n" % number) for number in range(5)]))
+        gathering = gather(engine.host, tail=1)
+        assert take(gathering, 1) == {"old": [4]}
+        engine.stop()
+        engine.add(Container("meanwhile", log=[(1, b"%d\n" % number) for number in range(5)]))
+        engine.restart()
+        assert take(gathering, 5) == {"meanwhile": list(range(5))}
+
+
+def test_what_was_taken_as_it_was_closed_is_in_the_checkpoint() -> None:
+    with LoopbackEngine() as engine:
+        engine.add(Container("web", log=[(1, b"%d\n" % number) for number in range(5)]))
+        with muxframe.gather(host=engine.host) as gathering:
+            next(gathering)
+            gathering.close()
+            found = gathering.read()
+            assert found is not None and [line.data for line in found[1]] == [b"1", b"2", b"3", b"4"]
+            assert gathering.read() is None
+            checkpoints = gathering.checkpoints
+        with muxframe.gather(host=engine.host, checkpoints=checkpoints, until="end") as gathering:
+            assert list(gathering) == []
+
+
 def test_close_ends_what_waits() -> None:
     with LoopbackEngine() as engine:
         engine.add(Container("web", output=[b"1\n"]))

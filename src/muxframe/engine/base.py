@@ -253,8 +253,9 @@ class EngineBase(Generic[S, F, G]):
             container: name or id.
             checkpoint: where to go on: a Follower's `checkpoint`, or its text. Then `since` and `tail` do not matter.
             since, tail, stdout, stderr, details: as for `logs`. `tail` holds until a line has come.
-            until: when iteration ends: "exited": once the container has stopped, "removed": once it is gone, None:
-                never: a container of the same name that takes its place is followed from its beginning.
+            until: when iteration ends: "exited": once the container has stopped, "removed": once it is gone, "end":
+                where the log ends now, None: never: a container of the same name that takes its place is followed from
+                its beginning.
             max_line_size: largest line in bytes; a longer one comes in pieces. A checkpoint counts pieces: go on with
                 the same.
 
@@ -294,7 +295,8 @@ class EngineBase(Generic[S, F, G]):
         stdout: bool = True,
         stderr: bool = True,
         details: bool = False,
-        until: Literal["exited", None] = None,
+        until: Literal["end", "exited"] | Moment | None = None,
+        stopped: bool = False,
         max_bytes: int = 64 * 1024 * 1024,
         max_line_size: int = DEFAULT_MAX_LINE_SIZE,
     ) -> G:
@@ -313,7 +315,9 @@ class EngineBase(Generic[S, F, G]):
             since, tail, stdout, stderr, details, max_line_size: as for `follow`, for each container without a
                 checkpoint. `tail` is for those that run at the beginning; of others the whole log is read, or from
                 their start on where `tail` is given.
-            until: "exited" ends the iteration once none of them runs; None: never.
+            until: when iteration ends: "exited": once none of them runs, "end": where their logs end now, a moment (as
+                for `logs`): once it is past and all up to then has come, None: never.
+            stopped: read the logs of those, too, that do not run.
             max_bytes: of what has been received and not been taken, for all of them; 4 KiB for each can be added.
 
         Returns:
@@ -335,6 +339,7 @@ class EngineBase(Generic[S, F, G]):
             stderr=stderr,
             details=details,
             until=until,
+            stopped=stopped,
             max_bytes=max_bytes,
             max_line_size=max_line_size,
         )

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Ask", "Backoff", "Following", "Pause", "Receive", "Step", "Until"]
 
-#: When a log is at its end: never, once its container has stopped, or once that is removed.
-Until = Literal["exited", "removed", None]
+#: When a log is at its end: never, where it ends now, once its container has stopped, or once that is removed.
+Until = Literal["end", "exited", "removed", None]
 
 #: How often in a row an engine may fail to answer a request (500) before that is the answer.
 PATIENCE = 5
@@ -104,7 +104,7 @@ class Backoff:
 class Following:
     """The log of one container, across whatever happens to the engine, the connection and the container.
 
-    Args: as for `muxframe.follow`; backoff: how long to wait before asking again.
+    Args: as for `muxframe.follow`; before: only lines up to that moment; backoff: how long to wait before asking again.
 
     Attributes:
         checkpoint: behind the lines that were taken; None before the container is known.
@@ -122,11 +122,12 @@ class Following:
         stderr: bool = True,
         details: bool = False,
         until: Until = "removed",
+        before: Moment | None = None,
         max_line_size: int = DEFAULT_MAX_LINE_SIZE,
         backoff: Backoff | None = None,
     ) -> None:
-        if until not in ("exited", "removed", None):
-            raise ValueError(f'until must be "exited", "removed" or None, not {until!r}')
+        if until not in ("end", "exited", "removed", None):
+            raise ValueError(f'until must be "end", "exited", "removed" or None, not {until!r}')
         self.name = container
         self.checkpoint = Checkpoint.from_str(checkpoint) if isinstance(checkpoint, str) else checkpoint
         self.gaps = 0
@@ -134,6 +135,7 @@ class Following:
         self._tail = tail_of(tail) if checkpoint is None else "all"
         self._wanted = stdout, stderr, details
         self._until = until
+        self._before = None if before is None else moment(before)
         self._max_line_size = max_line_size
         self._backoff = backoff or Backoff()
         self._is_known = False  # the container was seen
@@ -154,13 +156,17 @@ class Following:
         while (yield from self._read_once()):
             yield Pause(self._backoff.delay())
 
+    def finish(self) -> None:
+        """Read on to where the log ends now, and no further. A link that follows it is to be closed by the shell."""
+        self._until = "end"
+
     def _read_once(self) -> Generator[Step, Any, bool]:
         """Look at the container, and read what there is of its log; return whether there may be more."""
         try:
             phase, run, is_tty = yield from self._look()
             if phase != "running" and run == self._done:
-                return True
-            is_all = yield from self._read(phase == "running", is_tty)
+                return self._until != "end"
+            is_all = yield from self._read(phase == "running" and self._until != "end", is_tty)
         except NotFoundError:
             if self._until is not None and not self._is_known:
                 raise
@@ -173,8 +179,7 @@ class Following:
         if is_all and phase != "running":
             yield from self._deliver_unfinished()
             self._done = run
-            return not (self._until == "exited" and phase == "stopped")
-        return True
+        return not (is_all and (self._until == "end" or (self._until == "exited" and phase == "stopped")))
 
     def _look(self) -> Generator[Step, Any, tuple[str, tuple[str, str], bool]]:
         """See whether the container is the right one; return its phase, its run, and whether it has a TTY."""
@@ -201,7 +206,7 @@ class Following:
             of="container",
             follow=follow,
             since=moment_at(since) if since else None,
-            until=None,
+            until=self._before,
             tail=self._tail,
             timestamps=True,
             stdout=stdout,
@@ -222,10 +227,10 @@ class Following:
     def _read(self, follow: bool, is_tty: bool) -> Generator[Step, Any, bool]:
         """Read the log to its end; return whether that certainly is all of it.
 
-        Over HTTP/1.0, which is much cheaper, an engine's end of a log looks like that of the engine. So a stopped
-        container's log is read once more, from near its end, over HTTP/1.1.
+        Over HTTP/1.0, which is cheaper, an engine's end of a log looks like that of the engine. So after following it
+        the log of a container that has stopped is read once more, from near its end, over HTTP/1.1.
         """
-        is_http10 = follow or not self._is_caught_up
+        is_http10 = follow or not (self._is_caught_up or self._until == "end")
         checkpoint = self.checkpoint
         assert checkpoint is not None
         since = checkpoint.resume_since(self._unfinished)
@@ -236,6 +241,9 @@ class Following:
         replay = Replay(checkpoint, since)
         repeats = Repeats() if opened.has_repeats else None
         link = opened.link
+        if follow and self._until == "end":  # since it was asked for
+            link.close()
+            return False
         del opened, checkpoint, since  # this may be here for a long time, and there may be thousands
         has_new = False
         is_whole = False

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import threading
+import time
 from collections import deque
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -42,6 +43,10 @@ DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 
 #: Containers that an engine is asked about at the same time.
 CONCURRENCY = 32
+
+#: States of containers, as lists have them.
+RUNS = ("running", "paused", "restarting")
+NEVER_RAN = ("created", "configured", "initialized")
 
 #: Digits of an id that are shown where it need not be whole.
 SHORT_ID_SIZE = 12
@@ -83,7 +88,7 @@ class Source:
         self.labels: Mapping[str, str] = info.get("Labels") or _NO_LABELS
         self.error: Exception | None = None
         self._checkpoint = checkpoint
-        self._follower: Follower | None = None
+        self._follower: _Member | None = None
         self._is_taken: asyncio.Future[None] | None = None
         self._is_followed = False  # a task does, or will
         self._is_removed = False
@@ -115,6 +120,12 @@ class _Member(Follower):
         super().__init__(connect, following, room)
         self._gate = gate
 
+    def finish(self) -> None:
+        """Read on to where the log ends now, and no further."""
+        self._following.finish()
+        if self._inbox is not None:
+            self._inbox.link.close()
+
     async def _do(self, step: Ask | Pause) -> Any:
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
@@ -143,12 +154,11 @@ class AsyncGathering:
         stdout: bool = True,
         stderr: bool = True,
         details: bool = False,
-        until: Literal["exited", None] = None,
+        until: Literal["end", "exited"] | Moment | None = None,
+        stopped: bool = False,
         max_bytes: int = DEFAULT_MAX_BYTES,
         **options: Any,
     ) -> None:
-        if until not in ("exited", None):
-            raise ValueError(f'until must be "exited" or None, not {until!r}')
         self.timeout: float | None = None
         self._connect = connect
         self._engine: Engine | None = None
@@ -157,8 +167,13 @@ class AsyncGathering:
         self._labels = list(labels) if pairs is None else [f"{name}={value}" for name, value in pairs()]
         self._options: dict[str, Any] = {"stdout": stdout, "stderr": stderr, "details": details, **options}
         self._begin: dict[str, Any] = {"since": None if since is None else moment(since), "tail": tail}
+        self._end: float | None = None  # in seconds since 1970
+        if until not in ("end", "exited", None):
+            self._options["before"] = before = _moment(until)
+            self._end, until = float(before), None
+        self._until = until
+        self._stopped = stopped
         Following("", **self._begin, **self._options)  # raises what it does not take
-        self._ends = until == "exited"
         self._checkpoints = {
             key: Checkpoint.from_str(value) if isinstance(value, str) else value
             for key, value in (checkpoints or {}).items()
@@ -166,6 +181,7 @@ class AsyncGathering:
         self._room = Room(max_bytes)
         self._sources: dict[str, Source] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watching: asyncio.Task[None] | None = None  # one of them
         self._ready: deque[Source] = deque()
         self._current: Source | None = None  # whose lines are being taken
         self._wakeup: asyncio.Future[None] | None = None
@@ -228,14 +244,16 @@ class AsyncGathering:
         if self._engine is None:
             engine = self._engine = await self._connect()
             self._connect = engine._itself  # from now on
-            self._spawn(self._watch(self._engine))
+            self._watching = self._spawn(self._watch(self._engine))
+            if self._end is not None:
+                asyncio.get_running_loop().call_later(self._end - time.time(), self._finish)
         if self._current is not None:
             _set(self._current._is_taken)
             self._current = None
         while not self._ready:
             if self._fault is not None:
                 raise self._fault
-            if self._is_closed or (self._ends and self._is_listed and len(self._tasks) == 1):
+            if self._is_closed or (self._until is not None and self._is_listed and not self._followers):
                 self.close()
                 return None
             self._wakeup = asyncio.get_running_loop().create_future()
@@ -262,10 +280,25 @@ class AsyncGathering:
 
     # The tasks' side.
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
+
+    @property
+    def _followers(self) -> set[asyncio.Task[None]]:
+        return self._tasks - {self._watching}
+
+    def _finish(self) -> None:
+        """Read on to where the logs end now, and no further."""
+        self._until = "end"
+        if self._watching is not None and self._is_listed:
+            self._watching.cancel()
+        for source in self.sources:
+            if source._follower is not None:
+                source._follower.finish()
+        _set(self._wakeup)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -274,13 +307,13 @@ class AsyncGathering:
         _set(self._wakeup)
 
     async def _follow(self, source: Source) -> None:
-        """Follow a container until it has stopped."""
+        """Follow a container until it has stopped; or read its log to where it ends now."""
         starts = -1
         while starts != source._starts:  # it was started again before its end was seen
             starts = source._starts
-            following = Following(
-                source.id, checkpoint=source._checkpoint, until="exited", **self._begin_of(source), **self._options
-            )
+            until: Literal["end", "exited"] = "end" if self._until == "end" else "exited"
+            begin = self._begin_of(source)
+            following = Following(source.id, checkpoint=source._checkpoint, until=until, **begin, **self._options)
             async with _Member(self._connect, following, self._room, self._gate) as follower:
                 source._follower = follower
                 try:
@@ -291,9 +324,8 @@ class AsyncGathering:
                 except (MuxframeError, OSError) as error:
                     source.error = error
                     _logger.warning("%s: %s", source.name, error)
-                finally:
-                    source._checkpoint = source.checkpoint
-                    source._follower = None
+            source._checkpoint = source.checkpoint
+            source._follower = None  # not where this is cancelled: what was offered may still be taken, and is counted
         source._is_followed = False
         if source._is_removed:
             self._forget(source.id)
@@ -322,6 +354,8 @@ class AsyncGathering:
                 listed, now = await engine._run(calls.containers(engine._api, self._labels))
                 self._take_list(listed)
                 del listed
+                if self._until == "end":
+                    return
                 since = since or (now and now - 1)
                 link = await engine._run(calls.events(engine._api, self._labels, since))
                 try:
@@ -343,9 +377,10 @@ class AsyncGathering:
         for id in {*self._sources, *self._checkpoints} - {str(info["Id"]) for info in listed}:
             self._forget(id)
         for info in listed:
-            runs = str(info.get("State")) in ("running", "paused", "restarting")
-            if runs or (info["Id"] in self._checkpoints and info["Id"] not in self._sources):
-                self._take(info)
+            state = str(info.get("State"))
+            has_more = info["Id"] in self._checkpoints or (self._stopped and state not in NEVER_RAN)
+            if state in RUNS or (has_more and info["Id"] not in self._sources):
+                self._take(info, 0 if self._is_listed else None)
         self._is_listed = True
         _set(self._wakeup)
 
@@ -389,6 +424,13 @@ class AsyncGathering:
         else:
             self._sources.pop(id, None)
             self._checkpoints.pop(id, None)
+
+
+def _moment(until: Moment) -> str:
+    try:
+        return moment(until)
+    except ValueError as error:
+        raise ValueError(f'until must be "end", "exited", a moment or None: {error}') from None
 
 
 def _is_name(name: str, source: Source) -> bool:
