@@ -156,13 +156,16 @@ def delivery_failure(error: SinkError, stdout: File, stderr: File) -> Exception:
     return Failure(f"{output.name}: {error.strerror} ({sizes})")
 
 
-def open_outputs(stack: ExitStack, paths: dict[int, str | None], inputs: list[File]) -> list[File]:
+def open_outputs(
+    stack: ExitStack, paths: dict[int, str | None], inputs: list[File], *, is_continued: bool = False
+) -> list[File]:
     """Open the files to write, emptied; but first make sure that none of them is being read.
 
     Args:
         stack: closes them.
         paths: by the descriptor of this process that serves where there is no path; - is this process's stdout.
         inputs: open files that must stay as they are.
+        is_continued: keep what is in the files, and write behind it.
 
     Returns:
         A File for each path. Where two paths lead to the same file, both are the same object: opened twice, each would
@@ -179,10 +182,12 @@ def open_outputs(stack: ExitStack, paths: dict[int, str | None], inputs: list[Fi
             name = STDERR_NAME if descriptor == STDERR else STDOUT_NAME
             file = File(name, descriptor, is_owned=False)
         else:
-            file = stack.enter_context(File(path, _open(path, _WRITE), is_owned=True))
+            flags = _WRITE | os.O_APPEND if is_continued else _WRITE
+            file = stack.enter_context(File(path, _open(path, flags), is_owned=True))
         if any(file.is_same(source) for source in inputs):
             raise Failure(f"{file.name}: is both read and written", 2)
         outputs.append(next((other for other in outputs if file.is_same(other)), file))
-    for file in outputs:
-        file.clear()
+    if not is_continued:
+        for file in outputs:
+            file.clear()
     return outputs

@@ -88,7 +88,11 @@ The runtime is at CONTAINER_RUNTIME_ENDPOINT, or the first that answers of /run/
 """
 
 LOGS = """\
-Read a container's log.
+Read the log of a container, or those of several: by their names, by labels, or all.
+
+Of one container the log comes as it is. Of several (or with --out, --parquet or --checkpoint) come lines, each with
+the container's name before it, from those that have stopped, too; with -f also from those that start later, across
+restarts of containers and of the engine, until a signal ends it.
 
 A moment is seconds since the epoch, RFC 3339 (2026-11-21, 2026-11-21T04:36:06Z; local time without a zone), or a
 duration before now (90s, 10m, 1h30m).
@@ -113,8 +117,11 @@ A moment is as for logs. Lines that have no timestamp are of no time.
 
 LINES_JSON = """\
 --json prints an object for each line of output:
+  container    with logs of several: its name
+  id           the same: its id
   stream       stdout or stderr
-  timestamp    with logs --timestamps, and of an archive: RFC 3339, UTC, to the nanosecond; left out where there is none
+  timestamp    with logs --timestamps or of several, and of an archive: RFC 3339, UTC, to the nanosecond; left out where
+               there is none
   details      with logs --details: an object of what the log driver was told to add
   data         the line without its end, where it is valid UTF-8
   base64       its bytes, where it is not
@@ -270,7 +277,7 @@ def _add_cri(commands: Any) -> None:
 
 
 def _add_logs(commands: Any) -> None:
-    logs = _add(commands, "logs", "logs", "read a container's log", LOGS, LINES_JSON)
+    logs = _add(commands, "logs", "logs", "read containers' logs", LOGS, LINES_JSON)
     _add_engine(logs)
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")
     logs.add_argument("--since", metavar="MOMENT", help="only what was written from then on")
@@ -278,7 +285,33 @@ def _add_logs(commands: Any) -> None:
     logs.add_argument("-n", "--tail", default="all", metavar="LINES", help="only so many at the end (default: all)")
     logs.add_argument("-t", "--timestamps", action="store_true", help="put its time before each line")
     logs.add_argument("--details", action="store_true", help="show what the log driver was told to add")
-    logs.add_argument("container", metavar="CONTAINER", help="name or id")
+    logs.add_argument(
+        "--label", action="append", default=[], metavar="KEY[=VALUE]", help="of all that have it, or all of several"
+    )
+    logs.add_argument("--all", action="store_true", help="of all containers")
+    logs.add_argument(
+        "--out", metavar="DIR", help="keep lines in DIR, a file for each container and stream; with --json as objects"
+    )
+    logs.add_argument(
+        "--max-size", type=positive_size, metavar="SIZE", help="with --out: begin another file then (default: never)"
+    )
+    logs.add_argument(
+        "--max-files", type=count, metavar="COUNT", help="with --max-size: how many are kept of each (default: 5)"
+    )
+    logs.add_argument("--parquet", metavar="DIR", help="keep lines in DIR as Parquet files (muxframe[parquet])")
+    logs.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="keep in FILE how far they were read, and go on there the next time; what --stdout and --stderr name is "
+        "then written on",
+    )
+    logs.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="names of several (default: %(default)s)"
+    )
+    logs.add_argument(
+        "--no-status", dest="status", action="store_false", help="do not show on a terminal how much comes of several"
+    )
+    logs.add_argument("container", metavar="CONTAINER", nargs="*", help="name or id")
 
 
 def _add_record(commands: Any) -> None:
@@ -386,6 +419,21 @@ def size(text: str) -> int:
     if not (digits.isascii() and digits.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size: 4096, 64k, 16M or 1G")
     return int(digits) << shift
+
+
+def positive_size(text: str) -> int:
+    """Read a size of something that there is."""
+    value = size(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not positive")
+    return value
+
+
+def count(text: str) -> int:
+    """Read how many there are to be."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
 
 
 def seconds(text: str) -> float:

@@ -47,12 +47,16 @@ class Signals:
     Args:
         actions: what is done for each.
         end: called for a signal without an action that ends this process, once: the block is to end soon. It is left
-            by `Ended` then; after PATIENCE, or for the next such signal, wherever it is.
+            by `Ended` then; after `patience`, or for the next such signal, wherever it is.
+        patience: in seconds.
     """
 
-    def __init__(self, actions: Mapping[int, Callable[[], None]], end: Callable[[], None]) -> None:
+    def __init__(
+        self, actions: Mapping[int, Callable[[], None]], end: Callable[[], None], *, patience: float = PATIENCE
+    ) -> None:
         self._actions = actions
         self._end = end
+        self._patience = patience
         self._ended_by: int | None = None
         self._is_urgent = False
 
@@ -85,7 +89,7 @@ class Signals:
         """Let a signal end the process, from one of the actions."""
         if self._ended_by is None:
             self._ended_by = number
-            self._deadline = time.monotonic() + PATIENCE
+            self._deadline = time.monotonic() + self._patience
             self._end()
         else:
             self._hurry()

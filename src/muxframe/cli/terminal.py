@@ -40,6 +40,19 @@ def terminal_size() -> tuple[int, int] | None:
     return None
 
 
+def understands_escapes() -> bool:
+    """Say whether what terminals are told by escape sequences is understood here, as far as the environment knows."""
+    return os.environ.get("TERM", "dumb") != "dumb" or "WT_SESSION" in os.environ
+
+
+def is_foreground(descriptor: int) -> bool:
+    """Say whether a terminal belongs to this job just now, not to one in the foreground."""
+    try:
+        return os.tcgetpgrp(descriptor) == os.getpgrp()
+    except (OSError, AttributeError):  # one that controls no jobs; Windows
+        return True
+
+
 class RawTerminal:
     """stdin's terminal in raw mode: every key is passed on, and acts only at the other end. A context manager.
 
@@ -65,7 +78,7 @@ class RawTerminal:
     def make_raw(self) -> None:
         """Set raw mode, unless this has been left; again, too, where others may have changed the mode meanwhile."""
         with self._lock:
-            if self._is_over or not _is_foreground():
+            if self._is_over or not is_foreground(STDIN):
                 return
             try:
                 if self._cooked is None:
@@ -77,7 +90,7 @@ class RawTerminal:
     def restore(self) -> None:
         """Set the mode that was there before."""
         with self._lock:
-            if self._cooked is not None and _is_foreground():
+            if self._cooked is not None and is_foreground(STDIN):
                 try:
                     termios.tcsetattr(STDIN, termios.TCSANOW, self._cooked)
                 except termios.error:
@@ -87,10 +100,3 @@ class RawTerminal:
         """Restore the mode for good."""
         self._is_over = True
         self.restore()
-
-
-def _is_foreground() -> bool:
-    try:
-        return os.tcgetpgrp(STDIN) == os.getpgrp()
-    except OSError:  # a terminal that controls no jobs
-        return True

@@ -39,6 +39,7 @@ class TextLines:
     def __init__(self, *, timestamps: bool = False, details: bool = False) -> None:
         self._timestamps = timestamps
         self._details = details
+        self.is_needed = timestamps or details  #: it is more than `text_line`
         self._cut: set[tuple[str, int]] = set()  # whose last line goes on
 
     def __call__(self, source: Any, line: Line, /) -> bytes:
@@ -53,7 +54,7 @@ class TextLines:
         return before + text_line(source, line)
 
     def before(self, line: Line) -> bytes:
-        """Return what is before a line."""
+        """Return what comes before a line."""
         before = b""
         if self._timestamps and line.timestamp is not None:
             before = b"%b " % rfc3339(line.timestamp).encode()
