@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -255,6 +256,8 @@ BROKEN_BODIES = {
     "no first chunk size": (CHUNKED + b"zz\r\nbody\r\n0\r\n\r\n", HandshakeError, b""),
     "negative chunk size": (CHUNKED + b"-4\r\nbody\r\n0\r\n\r\n", HandshakeError, b""),
     "chunk size without end": (CHUNKED + b"f" * 30 + b"\r\nbody\r\n0\r\n\r\n", HandshakeError, b""),
+    "half a chunk's end": (CHUNKED + b"4\r\nbody\r", ConnectionLostError, b"body"),
+    "no chunk's end": (CHUNKED + b"4\r\nbodyX\n0\r\n\r\n", HandshakeError, b"body"),
     "longer than its size": (CHUNKED + b"3\r\nbody\r\n0\r\n\r\n", HandshakeError, b"bod"),
 }
 
@@ -275,6 +278,24 @@ def test_broken_body(name: str) -> None:
     for late in (False, True):
         outcome = receive_cut(wire, stream=True, late=late)
         assert (type(outcome.fault), outcome.payload) == (ConnectionLostError, payload)
+
+
+def test_chunks_of_any_size_however_cut() -> None:
+    rng = random.Random(3)
+    for _ in range(100):
+        payloads = [rng.randbytes(rng.choice((1, 2, 13, 500, 5000))) for _ in range(rng.randrange(20))]
+        wire = b"".join(b"%x%s\r\n%b\r\n" % (len(each), rng.choice((b"", b" ", b";a=b")), each) for each in payloads)
+        wire += rng.choice((b"0\r\n\r\n", b"000\r\nX-Check: 1\r\n\r\n"))
+        cuts = sorted(rng.choices(range(len(wire) + 1), k=5))
+        pieces = [wire[start:end] for start, end in zip([0, *cuts], [*cuts, len(wire)])]
+        outcome = receive([CHUNKED, *filter(None, pieces)], stream=True)
+        assert (outcome.fault, outcome.payload) == (None, b"".join(payloads))
+
+
+@pytest.mark.parametrize("start", [b"", b"0\r\nX-Check: "])
+def test_a_chunk_header_without_end(start: bytes) -> None:
+    outcome = receive([CHUNKED, start, *[b"0" * 1000] * 5], stream=True)
+    assert isinstance(outcome.fault, ConnectionLostError)
 
 
 def test_protocols_switched_unasked() -> None:

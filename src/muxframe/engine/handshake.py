@@ -5,7 +5,7 @@
     Body                     what stands between a connection's bytes and the stream: nothing at all (None) after a
                              hijack or in an answer that lasts until the connection's end, HTTP chunks otherwise
 
-h11 does the parsing. What came in the same packet as the head of an answer belongs to the stream and is handed over
+h11 does the parsing, save that of the chunks of a stream. What came in the same packet as the head of an answer belongs to the stream and is handed over
 with it. An answer's head has a cap, as has the body of an answer that is not a stream; redirects are never followed.
 
 Source: RFC 9112; Docker Engine API, "Attach to a container", hijacking.
@@ -42,6 +42,11 @@ MAX_HEAD_SIZE = 64 * 1024
 MAX_BODY_SIZE = 64 * 1024 * 1024  #: of an answer that is not a stream; the largest inspect seen is a few hundred KiB
 MAX_INTERIM = 32  #: 1xx answers before the one that counts
 MAX_MESSAGE_SIZE = 16 * 1024  #: of a server's error text that an exception keeps
+
+MAX_CHUNK_HEAD_SIZE = 4096  #: bytes; nobody is known to send extensions
+
+#: The end of a chunk, and the size of the next.
+_CHUNK_HEAD = re.compile(rb"\r\n([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 _ERRORS = {400: BadRequestError, 404: NotFoundError, 409: ConflictError}
 
@@ -221,8 +226,61 @@ class StackedBody(Body):
         return stream
 
 
+class _ChunkedBody(Body):
+    """HTTP's chunks. Engines make one of each message of a log: too many for a parser that knows more than that.
+
+    Args:
+        data: what has come behind the head.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._waiting = b"\r\n" + data  # as if there had been a chunk before
+        self._left = 0  # bytes of the chunk
+        self._is_last = False  # what is waiting is behind the last chunk
+        self._fault: str | None = None
+
+    def feed(self, data: Buffer) -> bytes:
+        if not (data or self.is_over or self._fault):
+            self._fault = "the connection ended"
+        self._waiting += bytes(data)
+        return self.held()
+
+    def held(self) -> bytes:
+        """Return what has come, with the head for example; a fault is raised once nothing is before it."""
+        wire, position, left, parts = self._waiting, 0, self._left, []
+        while not self._is_last:
+            if left:
+                part = wire[position : position + left]
+                parts.append(part)
+                position += len(part)
+                left -= len(part)
+            if left or (head := _CHUNK_HEAD.match(wire, position)) is None:
+                break
+            position = head.end()
+            left = int(head[1], 16)
+            if not left:
+                self._is_last = True
+                position -= 2  # an empty line ends what trails it
+        self._waiting, self._left = wire[position:], left
+        if not left:
+            self._look_ahead()
+        received = b"".join(parts)
+        if self._fault is not None and not (received or self.is_over):
+            raise ConnectionLostError(f"the answer broke off: {self._fault}")
+        return received
+
+    def _look_ahead(self) -> None:
+        """Find the end, or what is no chunk."""
+        if self._is_last:
+            self.is_over = b"\r\n\r\n" in self._waiting
+        elif b"\n" in self._waiting[2:]:
+            self._fault = self._fault or "illegal chunk header"
+        if len(self._waiting) > MAX_CHUNK_HEAD_SIZE and not self.is_over:
+            self._fault = self._fault or "a chunk header without end"
+
+
 class _HttpBody(Body):
-    """Chunked, or of a known length."""
+    """Of a known length."""
 
     def __init__(self, connection: h11.Connection) -> None:
         self._connection = connection
@@ -369,7 +427,8 @@ class Conversation:
         headers = self._head.headers
         if self._head.status == 101 or not ("transfer-encoding" in headers or "content-length" in headers):
             return self._connection.trailing_data[0], None
-        body = _HttpBody(self._connection)
+        is_chunked = "transfer-encoding" in headers  # h11 takes no other
+        body = _ChunkedBody(self._connection.trailing_data[0]) if is_chunked else _HttpBody(self._connection)
         return body.held(), body
 
 
