@@ -5,8 +5,9 @@
     Body                     what stands between a connection's bytes and the stream: nothing at all (None) after a
                              hijack or in an answer that lasts until the connection's end, HTTP chunks otherwise
 
-h11 does the parsing, save that of the chunks of a stream. What came in the same packet as the head of an answer belongs to the stream and is handed over
-with it. An answer's head has a cap, as has the body of an answer that is not a stream; redirects are never followed.
+h11 does the parsing, save that of the chunks of a stream. What came in the same packet as the head of an answer belongs
+to the stream and is handed over with it. An answer's head has a cap, as has the body of an answer that is not a stream;
+redirects are never followed.
 
 Source: RFC 9112; Docker Engine API, "Attach to a container", hijacking.
 """

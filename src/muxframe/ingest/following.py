@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 from .._lines import Line, LineSplitter
 from .._lines_py import DEFAULT_MAX_LINE_SIZE
 from ..engine import calls
-from ..engine.parameters import moment_at, nanoseconds, tail_of
+from ..engine.parameters import moment, moment_at, nanoseconds, tail_of
 from ..errors import (
     CheckpointError,
     ConflictError,
