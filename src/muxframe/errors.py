@@ -19,7 +19,8 @@
       NoMatchError(EOFError)                the output ended without what was waited for
 
 Misuse stays TypeError, ValueError, BufferError and RuntimeError. A source's own errors (OSError, TimeoutError)
-pass through as they are. Exceptions carry data, render it in `__str__`, and pickle.
+pass through as they are. Exceptions carry data, render it in `__str__`, and pickle. Their attributes have what engines
+and containers said as it came; in their text, which often ends on a terminal, what could act there is escaped.
 """
 
 from __future__ import annotations
@@ -58,11 +59,26 @@ __all__ = [
 class MuxframeError(Exception):
     """Base of all errors of this package."""
 
+    def __str__(self) -> str:
+        return harmless(super().__str__())
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def harmless(text: str) -> str:
+    r"""Escape what is not printable, save line feeds and tabs: a terminal would act on it.
+
+    >>> harmless("no\x1b[2J\r\nyes\u202e")
+    'no\\x1b[2J\nyes\\u202e'
+    """
+    if text.isprintable():
+        return text
+    kept = text.replace("\r\n", "\n")
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in kept)
 
 
 def _rebuild(kind: type[MuxframeError], args: tuple[Any, ...], state: dict[str, Any]) -> MuxframeError:
@@ -192,7 +208,7 @@ class DaemonError(_StreamFault):
         self._locate(offset, chunks)
 
     def __str__(self) -> str:
-        return f"error from daemon in stream: {self.message}"
+        return harmless(f"error from daemon in stream: {self.message}")
 
 
 class SinkError(MuxframeError, OSError):
@@ -239,7 +255,7 @@ class EngineError(MuxframeError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return self.message if self.status is None else f"{self.status} {self.reason}: {self.message}"
+        return harmless(self.message if self.status is None else f"{self.status} {self.reason}: {self.message}")
 
 
 class NotFoundError(EngineError):

@@ -730,7 +730,7 @@ def check_std_copy(twin: Twin, case: Case, expected: Outcome) -> object:
         try:
             seen: object = stdcopy.StdCopy(sinks[0], sinks[1], source)
         except stdcopy.StdCopyError as error:
-            seen = (str(error), error.written)
+            seen = (error.args[0], error.written)
     assert (seen, log) == model_std_copy(case.wire, limit)
     return seen
 

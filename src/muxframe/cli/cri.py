@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from .files import Failure
+from .files import Failure, one_line
 from .sessions import Guidance, Output, exit_code, misuse
 from .terminal import terminal_size
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         rows.append((each.id if arguments.no_trunc else each.id[:12], each.state, pod, each.name, each.image))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
-        line = "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip()
+        line = one_line("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
         sys.stdout.write(line.encode("ascii", "replace").decode() + "\n")
     sys.stdout.flush()
     return 0

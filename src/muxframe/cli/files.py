@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .._framing_py import BLOCK_SIZE
+from ..errors import harmless
 from ..sources import wait_readable
 
 if TYPE_CHECKING:
@@ -38,18 +39,18 @@ def complain(text: str) -> None:
     """Print a line on this process's stderr, as far as there is one. What could act on a terminal is escaped."""
     try:
         if sys.stderr is not None:
-            print(f"muxframe: {harmless(text.rstrip())}", file=sys.stderr, flush=True)
+            print(f"muxframe: {one_line(text.rstrip())}", file=sys.stderr, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # so that the interpreter can flush at exit
 
 
-def harmless(text: str) -> str:
-    r"""Escape what is not printable: others (engines, containers) have a say in what is complained of.
+def one_line(text: str) -> str:
+    r"""Escape what is not printable, line ends too: others (engines, containers) have a say in it.
 
-    >>> harmless("no\x1b[2J")
-    'no\\x1b[2J'
+    >>> one_line("no\x1b[2J\n")
+    'no\\x1b[2J\\n'
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return harmless(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 class Naming:

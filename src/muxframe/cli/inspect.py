@@ -14,7 +14,7 @@ from .. import recovery
 from ..errors import DaemonError, FramingError, TruncatedStreamError, UnknownStreamError, header_error
 from ..protocol import HEADER_SIZE, MAX_PAYLOAD_SIZE, MAX_SYSTEMERR_SIZE, Stream
 from ..sources import open_source
-from .files import Naming, open_input, say
+from .files import Naming, one_line, open_input, say
 from .interrupt import Interrupt
 
 if TYPE_CHECKING:
@@ -371,7 +371,7 @@ def to_text(report: Report, source: str) -> str:
             lines.append(f"{name:<10}{place.size:,} bytes, {place.stream.name.lower()}, at offset {place.offset}")
     lines += _histogram(seen)
     lines += _findings(report)
-    return "\n".join(map(_printable, lines)) + "\n"
+    return "\n".join(map(one_line, lines)) + "\n"
 
 
 def _histogram(streams: dict[Stream, StreamTally]) -> list[str]:
@@ -402,10 +402,3 @@ def _findings(report: Report) -> list[str]:
         lines.append("the stream ends inside a frame")
     lines += [f"gap of {gap.size:,} bytes at offset {gap.offset}: {gap.reason}" for gap in report.gaps or ()]
     return lines if len(lines) > 1 else ["", "no faults"]
-
-
-def _printable(text: str) -> str:
-    """Show what would move the cursor or worse, instead of doing it: texts and names come from strangers."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

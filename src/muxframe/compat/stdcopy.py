@@ -36,6 +36,8 @@ class StdCopyError(MuxframeError):
 
     Attributes:
         written: the count that Moby returns with it.
+
+    The text as it came is its first argument; `str` of it has escaped what a terminal would act on.
     """
 
     def __init__(self, message: str, written: int) -> None:
