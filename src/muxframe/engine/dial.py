@@ -41,6 +41,9 @@ MAX_COMPLAINT_SIZE = 4096
 #: Seconds that are waited at a time at most.
 MAX_WAIT = 86400.0
 
+#: Seconds; a timeout that is longer is none: systems count milliseconds in 31 bits.
+LONGEST_TIMEOUT = 2e6
+
 #: Seconds in which ssh is expected to end after its streams have; then it is terminated, and then killed.
 GRACE = 2.0
 
@@ -58,6 +61,7 @@ def dial(endpoint: Endpoint, timeout: float | None = None) -> Connection:
         TimeoutError: it took too long.
         OSError, ValueError: a file of certificates is not usable; a timeout is not positive.
     """
+    timeout = check_timeout(timeout)
     deadline = _Deadline(timeout)
     context = endpoint.ssl_context()
     try:
@@ -85,7 +89,7 @@ class _Deadline:
     """When waiting is to end."""
 
     def __init__(self, timeout: float | None) -> None:
-        self._at = None if check_timeout(timeout) is None else time.monotonic() + timeout  # type: ignore[operator]
+        self._at = None if timeout is None else time.monotonic() + timeout
 
     def left(self, share: int = 1) -> float | None:
         """Return the seconds left, or a share of them; never 0, which would mean not to wait, nor more than C takes."""
@@ -96,10 +100,10 @@ class _Deadline:
 
 
 def check_timeout(timeout: float | None) -> float | None:
-    """Refuse what is no positive number of seconds or None."""
+    """Refuse what is no positive number of seconds or None; return it, or None for one that never ends."""
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout must be positive or None, not {timeout}")
-    return timeout
+    return None if timeout is None or timeout > LONGEST_TIMEOUT else timeout
 
 
 def _connect_unix(endpoint: Endpoint, deadline: _Deadline) -> socket.socket:
@@ -197,7 +201,7 @@ class Connection:
 
     @property
     def timeout(self) -> float | None:
-        """What `settimeout` was told."""
+        """What `settimeout` was told; None for what never ends."""
         return self._timeout
 
     def recv_into(self, view: memoryview, /) -> int:
@@ -295,7 +299,7 @@ class _SocketConnection(Connection):
     def settimeout(self, timeout: float | None) -> None:
         with self.hold:
             super().settimeout(timeout)
-            self._socket.settimeout(timeout)
+            self._socket.settimeout(self._timeout)
 
     def _unblock(self) -> None:
         _shutdown(self._socket, socket.SHUT_RDWR)

@@ -24,6 +24,7 @@ from ..errors import ConnectionLostError, DaemonError, FramingError, HandshakeEr
 from ..protocol import Chunk, Copied, Demuxed, Stream, Truncated
 from ..sources import Source, open_source
 from .base import SessionBase
+from .dial import check_timeout
 from .handshake import MAX_BODY_SIZE, StackedBody
 
 if TYPE_CHECKING:
@@ -593,6 +594,7 @@ class Session(SessionBase):
 
     @timeout.setter
     def timeout(self, seconds: float | None) -> None:
+        seconds = check_timeout(seconds)
         if not (self.closed or self._is_over):
             try:
                 self._link.connection.settimeout(seconds)
