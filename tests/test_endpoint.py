@@ -241,6 +241,7 @@ def test_default_ports_with_tls() -> None:
         *("tcp://h?x", "tcp://h/?x", "tcp://h/#x", "tcp://h/a b", "http://h/é", "tcp://u@h", "http://u:p@h", "https://é"),
         *("ssh://", "ssh://@h", "ssh://u:p@h", "ssh://-h", "ssh://-oProxyCommand=x", "ssh://-lx@h", "ssh://u@-h"),
         *("ssh://a b@h", "ssh://u%40c@h"),
+        *("tcp://a..b", "tcp://a.b..", "https://" + "a" * 64, "ssh://a..b"),
         *("ssh://$(x)@h", "ssh://`x`@h", "ssh://u;x@h", "ssh://h;x", "ssh://h$x", "ssh://[::1%$(x)]", "ssh://h/a\nb"),
         *("npipe://./pipe/x", "npipe:////other/pipe/x", "npipe:////./pipe/", "npipe:////./pipe/a/b"),
         "npipe:////./pipe/a\\b",

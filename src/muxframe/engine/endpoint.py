@@ -318,7 +318,7 @@ def _read_context(name: str, config: Path, tls: AnyTls) -> Endpoint:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not a JSON object")
@@ -418,6 +418,8 @@ def _split_authority(rest: str) -> tuple[str, int | None, str | None, str]:
     if match is None:
         raise ValueError("the address must be host, host:port or [IPv6 address]:port")
     host = match["host"] or str(IPv6Address(match["ipv6"].replace("%25", "%", 1)))
+    if match["host"] and not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):
+        raise ValueError("a host's name has parts of 1 to 63 characters between its dots")
     port = None if match["port"] is None else int(match["port"])
     if port is not None and not 0 < port < 65536:
         raise ValueError(f"port {port} is not between 1 and 65535")

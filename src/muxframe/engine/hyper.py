@@ -18,7 +18,7 @@ import os
 import time
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class HyperAuth:
 
     Args:
         access: the key that tells who asks.
-        secret: the key that signs. It is kept, and never shown.
+        secret: the key that signs. It is kept, never shown, and not pickled.
         region: where the engine is; None: as the configuration says, else us-west-1.
         environ: the environment.
         clock: tells the seconds since 1970.
@@ -75,6 +75,9 @@ class HyperAuth:
 
     def __repr__(self) -> str:
         return f"<HyperAuth {self._access} {self.region}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("HyperAuth holds a secret: make another where it is needed")
 
     def __call__(self, request: Request) -> dict[str, str]:
         """Return the headers that sign a request."""
@@ -134,6 +137,6 @@ def _configured(environ: Mapping[str, str], region: str | None) -> tuple[str, st
                 return str(cloud["accesskey"]), str(cloud["secretkey"]), asked
     except FileNotFoundError:
         raise ValueError(f"no credentials for Hyper: neither HYPER_ACCESS and HYPER_SECRET nor {path}") from None
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path}: not a configuration of Hyper's") from None
     raise ValueError(f"{path}: no cloud there fits tcp://{region or DEFAULT_REGION}.hyper.sh:443")
