@@ -43,6 +43,9 @@ MAX_HEAD_SIZE = 64 * 1024
 MAX_BODY_SIZE = 64 * 1024 * 1024  #: of an answer that is not a stream; the largest inspect seen is a few hundred KiB
 MAX_INTERIM = 32  #: 1xx answers before the one that counts
 MAX_MESSAGE_SIZE = 16 * 1024  #: of a server's error text that an exception keeps
+MAX_QUOTE_SIZE = 200  #: of what is no HTTP
+
+TLS_ALERT = b"\x15"  #: what an answer begins with that comes from who expects a TLS handshake
 
 MAX_CHUNK_HEAD_SIZE = 4096  #: bytes; nobody is known to send extensions
 
@@ -65,7 +68,7 @@ class Request:
 
     Attributes:
         method: GET, POST and so on.
-        path: quoted, beginning with a slash.
+        path: quoted, beginning with a slash. It may be a secret, as may what follows: `repr` shows none of it.
         query: parameters, not quoted yet.
         headers: beyond Host, User-Agent and those of the body and the upgrade.
         body: bytes, or what json can say, or None.
@@ -75,10 +78,10 @@ class Request:
     """
 
     method: str
-    path: str
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # a token may be among them
-    body: Any = None
+    path: str = field(repr=False)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: Any = field(default=None, repr=False)
     upgrade: str = ""
     is_http10: bool = False
     host: str = "localhost"
@@ -321,8 +324,7 @@ class Conversation:
         self._wants_stream = False
         self._has_ended = False
         self._interim = 0
-        self._body: list[bytes] = []
-        self._body_size = 0
+        self._body = bytearray()
         self._head: Response | None = None
         self.is_complete = False
 
@@ -342,7 +344,7 @@ class Conversation:
         """The answer, whole if it is no stream."""
         assert self._head is not None
         head = self._head
-        return Response(head.status, head.reason, head.headers, b"".join(self._body))
+        return Response(head.status, head.reason, head.headers, bytes(self._body))
 
     def check(self) -> None:
         """Raise what the whole answer stands for, if it is no success, or not the stream that was asked for.
@@ -365,7 +367,7 @@ class Conversation:
         if self._connection.our_state is not h11.IDLE:
             self._connection.start_next_cycle()
         self._wants_stream = stream
-        self._interim, self._body, self._body_size = 0, [], 0
+        self._interim, self._body = 0, bytearray()
         self._head, self.is_complete = None, False
         content = request.content
         try:
@@ -398,7 +400,9 @@ class Conversation:
         except h11.RemoteProtocolError as error:
             if not data:
                 raise ConnectionLostError("the connection ended before the answer did") from None
-            raise HandshakeError(f"the answer is not usable HTTP: {error}") from None
+            if self._head is None and bytes(data).startswith(TLS_ALERT):
+                raise HandshakeError("the other side wants TLS: https://, or tls") from None
+            raise HandshakeError(f"the answer is not usable HTTP: {str(error)[:MAX_QUOTE_SIZE]}") from None
 
     def _take(self, event: Any) -> None:
         if isinstance(event, h11.InformationalResponse) and event.status_code != 101:
@@ -413,10 +417,9 @@ class Conversation:
             if event.status_code == 101 and not self._wants_stream:
                 raise HandshakeError("the engine switched protocols unasked", 101, self._head.reason)
         elif isinstance(event, h11.Data):
-            self._body_size += len(event.data)
-            if self._body_size > MAX_BODY_SIZE:
+            if len(self._body) + len(event.data) > MAX_BODY_SIZE:
                 raise HandshakeError(f"the answer's body is larger than {MAX_BODY_SIZE} bytes")
-            self._body.append(bytes(event.data))
+            self._body += event.data
         elif isinstance(event, h11.EndOfMessage):
             self.is_complete = True
         else:
