@@ -208,10 +208,11 @@ def stream(url: str, *, headers: Mapping[str, str], tls: AnyTls, stdin: bool, tt
 
     link, body = yield from _open(known, headers, tls)
     known_of_it: dict[str, Any] = {"link": link, "is_raw": False, "is_tty": tty, "body": body, **_stdin(stdin, body)}
-    path = urlsplit(url).path
-    if path.rstrip("/").endswith("/attach"):
-        return Attached(path=path, api=None, **known_of_it)
-    return Executed(path=path, **known_of_it)
+    parts = urlsplit(url)
+    place = f"{parts.scheme}://{parts.netloc}"  # the rest is a secret
+    if parts.path.rstrip("/").endswith("/attach"):
+        return Attached(path=place, api=None, **known_of_it)
+    return Executed(path=place, **known_of_it)
 
 
 def _streams(stdin: bool, stdout: bool, stderr: bool | None, tty: bool) -> dict[str, bool]:
