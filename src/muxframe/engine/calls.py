@@ -654,13 +654,21 @@ def containers(
     query = {"all": "1"} | ({"filters": json.dumps(filters)} if filters else {})
     answer = yield Call(api.request("GET", "/containers/json", query=query))
     listed = answer.json()
-    if not isinstance(listed, list) or not all(isinstance(each, dict) and "Id" in each for each in listed):
+    if not isinstance(listed, list) or not all(map(_is_listing, listed)):
         raise HandshakeError("the answer is no list of containers", answer.status)
     try:
         now = int(parsedate_to_datetime(answer.headers.get("date", "")).timestamp())
-    except ValueError:
+    except (ValueError, OverflowError):
         now = None
     return listed, now
+
+
+def _is_listing(info: Any) -> bool:
+    """Say whether this is what an engine says of a container: Id, Names, Labels."""
+    if not isinstance(info, dict) or not isinstance(info.get("Id"), str) or not info["Id"].isalnum():
+        return False
+    names, labels = info.get("Names") or [], info.get("Labels") or {}
+    return isinstance(names, list) and all(isinstance(name, str) for name in names) and isinstance(labels, dict)
 
 
 def events(api: Api, labels: Sequence[str], since: int | None) -> Flow[Any]:
@@ -742,7 +750,7 @@ def _exit_code(value: object) -> int:
     Raises:
         HandshakeError: it is none.
     """
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool):
         raise HandshakeError("the answer has an exit code that is no number")
     return value
 

@@ -21,7 +21,7 @@ from .. import aio as async_sources
 from .._lines import LineSplitter
 from ..engine import calls
 from ..engine.parameters import moment
-from ..errors import ConnectionLostError, EngineError, HandshakeError, MuxframeError, NotFoundError
+from ..errors import ConnectionLostError, EngineError, HandshakeError, MuxframeError, NotFoundError, harmless
 from .aio import Follower, Room
 from .follow import TOO_LATE
 from .following import Ask, Backoff, Following, Pause
@@ -82,8 +82,8 @@ class Source:
     )
 
     def __init__(self, info: Mapping[str, Any], checkpoint: Checkpoint | None, started: int | None) -> None:
-        self.id = str(info["Id"])
-        names = [str(name).removeprefix("/") for name in info.get("Names") or ()]
+        self.id: str = info["Id"]
+        names: list[str] = [name.removeprefix("/") for name in info.get("Names") or ()]
         self.name = min(names, key=lambda name: name.count("/"), default=self.id[:12])  # others are links' names
         self.labels: Mapping[str, str] = info.get("Labels") or _NO_LABELS
         self.error: Exception | None = None
@@ -99,7 +99,7 @@ class Source:
         return self.name
 
     def __repr__(self) -> str:
-        return f"<Source {self.name} {self.id[:12]}>"
+        return f"<Source {harmless(self.name)} {self.id[:12]}>"
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -323,7 +323,7 @@ class AsyncGathering:
                     source._is_removed = True
                 except (MuxframeError, OSError) as error:
                     source.error = error
-                    _logger.warning("%s: %s", source.name, error)
+                    _logger.warning("%r: %s", source.name, error)
             source._checkpoint = source.checkpoint
             source._follower = None  # not where this is cancelled: what was offered may still be taken, and is counted
         source._is_followed = False
@@ -374,7 +374,7 @@ class AsyncGathering:
             await asyncio.sleep(backoff.delay())
 
     def _take_list(self, listed: list[dict[str, Any]]) -> None:
-        for id in {*self._sources, *self._checkpoints} - {str(info["Id"]) for info in listed}:
+        for id in {*self._sources, *self._checkpoints} - {info["Id"] for info in listed}:
             self._forget(id)
         for info in listed:
             state = str(info.get("State"))
@@ -389,7 +389,8 @@ class AsyncGathering:
         try:
             event = json.loads(data)
             action, id, when = str(event["Action"]), str(event["Actor"]["ID"]), int(event["time"])
-        except (ValueError, TypeError, LookupError, OverflowError):
+            moment(when)  # raises what it does not take
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
             _logger.warning("not an event: %r", data[:200])
             return None
         if action != "start":
@@ -405,7 +406,7 @@ class AsyncGathering:
 
     def _take(self, info: Mapping[str, Any], started: int | None = None) -> None:
         """Follow a container, if it is one of those that are wanted."""
-        id = str(info["Id"])
+        id = info["Id"]
         source = self._sources.get(id) or Source(info, self._checkpoints.get(id), started)
         if not self._names or any(_is_name(name, source) for name in self._names):
             self._sources[id] = source
@@ -500,7 +501,7 @@ class Gathering:
                 return None
             self._coming = asyncio.run_coroutine_threadsafe(self._gathering._next(), self._start())
         try:
-            source = self._coming.result(self.timeout)
+            source = self._coming.result(None if self.timeout is None else min(self.timeout, threading.TIMEOUT_MAX))
         except FutureTimeoutError:
             if not self._coming.done():
                 raise TimeoutError(TOO_LATE) from None  # and it goes on coming

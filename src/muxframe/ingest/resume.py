@@ -160,13 +160,18 @@ class Checkpoint:
 def _place(items: object) -> Place:
     if not isinstance(items, list):
         raise ValueError
-    if len(items) != 4 or any(type(number) is not int for number in items):
-        raise ValueError
-    return Place(*items)
+    timestamp, number, digest, newest = items
+    return Place(_integer(timestamp), _natural(number), _natural(digest), _integer(newest))
 
 
 def _natural(number: object) -> int:
-    if type(number) is not int or number < 0:
+    if _integer(number) < 0:
+        raise ValueError
+    return _integer(number)
+
+
+def _integer(number: object) -> int:
+    if type(number) is not int or not -1 << 63 <= number < 1 << 63:
         raise ValueError
     return number
 
