@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .._framing_py import BLOCK_SIZE
 from ..errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CODECS", "Codec", "find_codec", "suffix_of", "unpacked"]
 
-#: Compressed bytes that are unpacked at once: 128 MiB at most come of so many.
-PIECE_SIZE = 4 * 1024
+#: Compressed bytes that are unpacked at once: 32 MiB at most come of so many.
+PIECE_SIZE = 1024
 
 
 class Codec:
@@ -128,7 +129,7 @@ def unpacked(pieces: Iterable[bytes | memoryview], codec: Codec) -> Iterator[tup
                 taken += len(rest)
                 rest = member.unused_data if member.eof else b""
                 taken -= len(rest)
-                if data:
-                    yield begin, data
+                for begun in range(0, len(data), BLOCK_SIZE):  # who takes it may make an object of each byte
+                    yield begin, data[begun : begun + BLOCK_SIZE]
     if taken > begin and not member.eof:
         raise ArchiveError(f"ends inside the member at offset {begin}")

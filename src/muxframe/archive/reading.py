@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Archive", "Slice", "open"]
 
+#: Bytes; with usual intervals that of an archive of 20 TB has so many.
+MAX_INDEX_SIZE = 256 * 1024 * 1024
+
 
 def open(
     file: AnyFile,
@@ -83,6 +86,9 @@ def name_of(file: AnyFile) -> str:
 def _read_index(index: AnyFile, file: AnyFile) -> Index:
     """Read an index, and make sure that it is this file's."""
     with opened(index) as source:
+        if source.seek(0, os.SEEK_END) > MAX_INDEX_SIZE:
+            raise ArchiveError(f"{name_of(index)}: is larger than {MAX_INDEX_SIZE} bytes")
+        source.seek(0)
         data = source.read()
     try:
         found = parse(data)

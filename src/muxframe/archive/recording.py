@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import time
 import zlib
@@ -128,9 +129,9 @@ def build_index(
     check_interval(interval)
     name = os.fspath(path)
     shape = Shape(bool(raw), bool(timestamps), bool(details))
-    temporary = f"{name}{INDEX_SUFFIX}.{os.getpid()}"
+    temporary = f"{name}{INDEX_SUFFIX}.{secrets.token_hex(4)}"
     with open_file(name, "rb", buffering=0) as file, ExitStack() as stack:
-        index = stack.enter_context(open_file(temporary, "wb"))
+        index = stack.enter_context(open_file(temporary, "xb"))
         stack.callback(_remove, temporary)
         packer = Packer(shape, suffix_of(name))
         index.write(packer.head)
@@ -260,7 +261,8 @@ class _Writer:
         self._packer = Packer(scanner.shape, suffix_of(path))
         self._file = _File(path, "x+b")
         try:
-            self._index = _File(path + INDEX_SUFFIX, "wb")
+            _remove(path + INDEX_SUFFIX)  # it may be a link to what must not be written over
+            self._index = _File(path + INDEX_SUFFIX, "xb")
             self._index.append(self._packer.head)
         except BaseException:
             self._file.close()
