@@ -13,9 +13,11 @@ harness.py says how to run it.
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import io
 import random
+import shutil
 import struct
 import tempfile
 import zlib
@@ -40,7 +42,8 @@ CONTRACT = (ArchiveError, FramingError, DaemonError)
 HEAD, ENTRY, CHECK = struct.Struct(">8sBBBx"), struct.Struct(">BxHQQIqq"), struct.Struct(">I")
 MAGIC = b"\x89muxidx\n"
 
-_directory = tempfile.TemporaryDirectory()
+_directory = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, _directory, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def run_one(data: bytes) -> None:
     shape = {"raw": bool(flags & 1), "timestamps": bool(flags & 2), "details": bool(flags & 4)}
     name = "a.gz" if flags & 8 else "a"
     content = b"".join(map(gzip.compress, random_cuts(rng, wire))) if flags & 8 else wire
-    path = Path(_directory.name, name)
+    path = Path(_directory, name)
     path.write_bytes(content)
     try:
         archive.build_index(path, **shape, interval=1 + settings[1])
