@@ -88,11 +88,14 @@ needs_docs = pytest.mark.skipif(not (PROJECT / "docs").exists(), reason="docs ar
 
 
 @needs_docs
-def test_guarantees_name_tests_that_exist() -> None:
-    named = set(re.findall(r"`(test_\w+\.py)`", (PROJECT / "docs" / "guarantees.md").read_text(encoding="utf-8")))
+@pytest.mark.parametrize("document", ["docs/guarantees.md", "SECURITY.md"])
+def test_tests_that_are_named_exist(document: str) -> None:
+    text = (PROJECT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)\.py(?:::(\w+))?`", text))
     assert named
-    missing = {file for file in named if not (PROJECT / "tests" / file).exists()}
-    assert not missing
+    for file, function in named:
+        source = (PROJECT / "tests" / f"{file}.py").read_text(encoding="utf-8")
+        assert not function or f"def {function}(" in source, f"{file}.py has no {function}"
 
 
 @needs_docs

@@ -314,6 +314,33 @@ def test_an_event_that_is_none(event: str, caplog: pytest.LogCaptureFixture) -> 
     assert len(caplog.text) < 1000
 
 
+@pytest.mark.parametrize("code", [True, "1", 1.5, None, [], 1 << 32, -1 << 40])
+def test_an_exit_code_that_is_none(code: Any) -> None:
+    flow = calls.read_wait(None)
+    next(flow)
+    with pytest.raises(HandshakeError):
+        flow.send(json.dumps({"StatusCode": code}).encode())
+
+
+def test_an_answer_of_a_runtime_has_a_cap() -> None:
+    pytest.importorskip("grpc")
+    from runtime import Runtime
+
+    from muxframe import cri
+
+    with Runtime().running() as runtime:
+        runtime.listed = [[(1, "x" * 15_000_000)]]
+        assert len(cri.connect(runtime.endpoint).containers()[0].id) == 15_000_000
+        runtime.listed = [[(1, "x" * 17_000_000)]]
+        with pytest.raises(EngineError, match="larger than max"):
+            cri.connect(runtime.endpoint).containers()
+
+
+def test_fields_without_end() -> None:
+    messages = pytest.importorskip("muxframe.cri.messages")
+    check_is_linear(lambda count: messages.read_containers(b"\x10\x01" * count + b"\x0a\x00"), 10_000)
+
+
 @pytest.mark.parametrize("seconds", [float("inf"), 1e10, 1e300])
 def test_timeouts_for_ever(seconds: float) -> None:
     with LoopbackEngine() as engine:
@@ -492,12 +519,12 @@ def test_old_tls_is_refused(certificates: Path) -> None:
     with serving(tcp_listener(), shake) as (_, port):
         url = f"tcp://127.0.0.1:{port}"
         context = Tls.in_directory(certificates).ssl_context
+        context.set_ciphers("DEFAULT@SECLEVEL=0")  # that would refuse it, too
         with pytest.raises(ConnectionLostError, match="(?i)version|alert"):
             dial(parse_endpoint(url, tls=context), 10)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             context.minimum_version = ssl.TLSVersion.TLSv1
-        context.set_ciphers("DEFAULT@SECLEVEL=0")
         try:
             dial(parse_endpoint(url, tls=context), 10).close()
         except ConnectionLostError:

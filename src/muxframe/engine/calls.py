@@ -745,12 +745,12 @@ def exec_exit(api: Api, path: str, *, patience: int | None = None) -> Flow[int |
 
 
 def _exit_code(value: object) -> int:
-    """Make sure that this is a number.
+    """Make sure that this is a number of 32 bits.
 
     Raises:
         HandshakeError: it is none.
     """
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, int) or isinstance(value, bool) or not -1 << 31 <= value < 1 << 32:
         raise HandshakeError("the answer has an exit code that is no number")
     return value
 
