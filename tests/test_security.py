@@ -45,6 +45,7 @@ from muxframe.errors import (
     HandshakeError,
 )
 from muxframe.ingest import AsyncGathering, Checkpoint
+from muxframe.ingest.following import Ask, Following, Pause
 from muxframe.ingest.gather import Source
 from muxframe.testing import Container, Fault, LoopbackEngine
 
@@ -312,6 +313,18 @@ def test_an_event_that_is_none(event: str, caplog: pytest.LogCaptureFixture) -> 
         asyncio.run(take())
     assert "not an event" in caplog.text
     assert len(caplog.text) < 1000
+
+
+@pytest.mark.parametrize("info", [{}, {"Id": None}, {"Id": ""}, {"Id": "../x"}, {"Id": ["a"]}])
+def test_a_container_without_an_id(info: dict[str, Any]) -> None:
+    steps = Following("web").steps()
+    assert isinstance(next(steps), Ask)
+    assert isinstance(steps.send(info), Pause), "it is asked again"
+    with LoopbackEngine() as engine:
+        engine.add(Container("c"))
+        body = json.dumps({**info, "State": {"Status": "created"}}).encode()
+        engine.fault("inspect", Fault(garbage=OK + b"Content-Length: %d\r\n\r\n" % len(body) + body))
+        assert main(["attach", "--no-stdin", "-H", engine.host, "c"]) == 1
 
 
 @pytest.mark.parametrize("code", [True, "1", 1.5, None, [], 1 << 32, -1 << 40])

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..engine.calls import id_of
 from .sessions import Guidance, Output, detach_keys, exit_code, find_engine, misuse
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
                 )
             )
         output = Output(stack, arguments, has_stdin=has_stdin)
-        container = str(info["Id"])  # its name may become another's
+        container = id_of(info)  # its name may become another's
         forward = partial(engine.kill, container) if arguments.sig_proxy == "true" else None
         with Guidance(session, has_stdin=has_stdin, keys=codes, forward=forward) as guidance:
             guidance.send_size(redraw=True)

@@ -663,9 +663,24 @@ def containers(
     return listed, now
 
 
+def id_of(info: Mapping[str, Any]) -> str:
+    """Return a container's id, by its inspect.
+
+    Raises:
+        HandshakeError: it has none that can be asked for.
+    """
+    if not _is_id(info.get("Id")):
+        raise HandshakeError("the engine gave the container an id that is none")
+    return str(info["Id"])
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and value.isalnum()
+
+
 def _is_listing(info: Any) -> bool:
     """Say whether this is what an engine says of a container: Id, Names, Labels."""
-    if not isinstance(info, dict) or not isinstance(info.get("Id"), str) or not info["Id"].isalnum():
+    if not isinstance(info, dict) or not _is_id(info.get("Id")):
         return False
     names, labels = info.get("Names") or [], info.get("Labels") or {}
     return isinstance(names, list) and all(isinstance(name, str) for name in names) and isinstance(labels, dict)

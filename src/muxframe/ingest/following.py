@@ -185,7 +185,7 @@ class Following:
         """See whether the container is the right one; return its phase, its run, and whether it has a TTY."""
         name = self.checkpoint.container if self.checkpoint is not None and self._is_known else self.name
         info = yield Ask(calls.inspect, (name,))
-        container = name if info["Id"] == name else str(info["Id"])
+        container = name if info.get("Id") == name else calls.id_of(info)
         if self.checkpoint is None:
             self.checkpoint = Checkpoint(container, self._since)
         elif self.checkpoint.container != container:
