@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..ingest.formats import TextLines, json_line
 from ..protocol import Stream
 from ..sinks import open_sink
-from .files import Naming, harmless
+from .files import Naming, one_line
 from .terminal import is_terminal, understands_escapes
 
 if TYPE_CHECKING:
@@ -120,12 +120,12 @@ class Printer:
             self._prefixes.clear()
             self._colors.clear()
         color = self._colors.setdefault(name, COLORS[len(self._colors) % len(COLORS)])
-        plain = f"{harmless(name):{self._width}} |".encode()
+        plain = f"{one_line(name):{self._width}} |".encode()
         self._prefixes[name] = prefixes = plain + b" ", b"\x1b[%dm%b\x1b[0m " % (color, plain)
         return prefixes
 
 
 def _width(name: str) -> int:
     """Return how wide a prefix is to be for a name's sake."""
-    width = len(harmless(name))
+    width = len(one_line(name))
     return width if width <= MAX_PADDING else 0
