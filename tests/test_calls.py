@@ -19,7 +19,14 @@ from muxframe.engine.endpoint import Endpoint, parse_endpoint
 from muxframe.engine.handshake import Body, Request, Response
 from muxframe.engine.parameters import environment, moment, quoted_name, tail_of
 from muxframe.engine.podman import RepairedReplay
-from muxframe.errors import BadRequestError, ConflictError, ConnectionLostError, EngineError, HandshakeError
+from muxframe.errors import (
+    BadRequestError,
+    ConflictError,
+    ConnectionLostError,
+    EngineError,
+    HandshakeError,
+    NotFoundError,
+)
 
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 RAW = "application/vnd.docker.raw-stream"
@@ -605,6 +612,7 @@ def test_wait_of_an_old_engine_has_no_condition() -> None:
     ("body", "kind"),
     [
         (b'{"Error": {"Message": "gone"}, "StatusCode": -1}', EngineError),
+        (b'{"Error": {"Message": "does not exist in database: no such container"}, "StatusCode": -1}', NotFoundError),
         (b"[]", HandshakeError),
         (b"{}", HandshakeError),
         (b'{"StatusCode"', HandshakeError),

@@ -26,7 +26,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
 
 from ..errors import BadRequestError, ConflictError, ConnectionLostError, EngineError, HandshakeError
-from .handshake import Body, Request, Response
+from .handshake import Body, Request, Response, kind_of
 from .parameters import environment, moment, quoted_name, tail_of
 from .podman import RepairedReplay
 
@@ -727,7 +727,7 @@ def read_wait(waiting: Any) -> Flow[int]:
     """Wait for a container's exit; return its code.
 
     Raises:
-        EngineError: the engine could not wait to the end.
+        EngineError: the engine could not wait to the end; NotFoundError where the container was removed meanwhile.
     """
     body = yield Read(waiting)
     if not body.strip():
@@ -735,7 +735,7 @@ def read_wait(waiting: Any) -> Flow[int]:
     answer = _document(Response(200, "OK", {}, body), "StatusCode")
     message = _member(answer, "Error").get("Message")
     if message:
-        raise EngineError(str(message))
+        raise kind_of(str(message))(str(message))
     return _exit_code(answer["StatusCode"])
 
 

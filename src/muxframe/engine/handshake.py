@@ -62,6 +62,11 @@ _ERRORS_OF_500 = {
 }
 
 
+def kind_of(message: str) -> type[EngineError]:
+    """Return the kind of error that an engine's own words are about, where no status says so."""
+    return next((kind for words, kind in _ERRORS_OF_500.items() if words in message), EngineError)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One HTTP request.
@@ -154,9 +159,7 @@ class Response:
         if self.status < 400:
             place = _host_of(self.headers.get("location", "")) or "another path"
             raise HandshakeError(f"redirected to {place}, which is not followed", self.status, self.reason)
-        kind = _ERRORS.get(self.status, EngineError)
-        if self.status == 500:
-            kind = next((kind for words, kind in _ERRORS_OF_500.items() if words in message), EngineError)
+        kind = kind_of(message) if self.status == 500 else _ERRORS.get(self.status, EngineError)
         raise kind(message, self.status, self.reason)
 
     def _message(self) -> str:
