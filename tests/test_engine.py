@@ -75,7 +75,7 @@ def nothing_is_left(shell: Shell) -> Iterator[None]:
     """No test leaves descriptors, threads or tasks behind."""
     before = descriptors(), set(threading.enumerate()), shell.tasks()
     yield
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 30
     while True:
         shell.settle()
         gc.collect()
@@ -1180,13 +1180,29 @@ def test_forgotten_sessions(bench: Bench, transport: str, use: Callable[[Any], A
         for _ in range(3):
             bench.shell.settle()
             gc.collect()
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 30
         while len(bench.engine._wires) and time.monotonic() < deadline:
             bench.shell.settle()
             gc.collect()
             time.sleep(0.01)
         assert len(bench.engine._wires) == 0
     assert descriptors() <= before
+
+
+def test_forgotten_sessions_whose_output_has_ended(bench: Bench) -> None:
+    """The container runs on, and its exit is still waited for."""
+    client = bench(*(Container(f"c{i}", lambda process: process.sleep(), state="created") for i in range(5)))
+    bench.engine.fault("attach", Fault(cut=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for i in range(5):
+            assert client.attach(f"c{i}", start=True).read_all() == (b"", b"")
+        deadline = time.monotonic() + 30
+        while bench.engine._wires and time.monotonic() < deadline:
+            bench.shell.settle()
+            gc.collect()
+            time.sleep(0.01)
+        assert not bench.engine._wires
 
 
 # --- one shell alone -------------------------------------------------------------------------------------------------

@@ -277,8 +277,8 @@ class Session(SessionBase):
             await link.wait_closed()
 
     def __del__(self) -> None:
-        """Close what was forgotten: the loop holds the connection, and would read it as long as the container runs."""
-        if self._link.is_closed:
+        """Close what was forgotten: the loop holds connections, and would read them as long as the container runs."""
+        if all(link.is_closed for link in self._opened.links()):
             return
         warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
         if not self._loop.is_closed():
