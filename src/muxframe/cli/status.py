@@ -64,9 +64,10 @@ class Status:
         self._past.append((now, self._lines, self._size))
         then, lines, size = self._past[0]
         seconds = now - then
+        count = len(gathering.sources)
         with self._lock:
             self._text = (
-                f"{len(gathering.sources)} containers, {self._lines:,} lines, {in_units(self._size)}; "
+                f"{count} container{'' if count == 1 else 's'}, {self._lines:,} lines, {in_units(self._size)}; "
                 f"{(self._lines - lines) / seconds:,.0f} lines/s, {in_units((self._size - size) / seconds)}/s"
             ).encode()
             self._draw()
@@ -79,7 +80,7 @@ class Status:
         if self.is_shown and self._text and is_foreground(STDERR):
             try:
                 width = os.get_terminal_size(STDERR).columns or 80
-                os.write(STDERR, ERASE + self._text[: width - 1])
+                os.write(STDERR, ERASE + self._text[: width - 3])  # there may be ^C behind it
                 self._is_drawn = True
             except OSError:  # it has been hung up
                 self.is_shown = False
