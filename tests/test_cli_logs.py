@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import ENGINES, Live
-from terminals import Terminal, elsewhere, posix, run, start, wait_until
+from live import ENGINES, Live, eventually
+from terminals import Terminal, elsewhere, posix, run, start
 
 from muxframe.cli import main
 from muxframe.cli.status import in_units
@@ -473,7 +473,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(
     size = 0
     for _ in range(3):
         process = following("--label", "count", "--checkpoint", "kept", *wanted)
-        wait_until(lambda: path.exists() and path.stat().st_size > size + 500 and Path("kept").exists())  # noqa: B023
+        eventually(lambda: path.exists() and path.stat().st_size > size + 500 and Path("kept").exists())  # noqa: B023
         process.send_signal(number)
         assert process.wait(20) == -number
         size = path.stat().st_size
@@ -494,7 +494,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(
 def test_a_signal_finds_nobody_who_reads(engine: LoopbackEngine, following: Any) -> None:
     engine.add(Container("much", log=[(1, b"x" * 999 + b"\n")] * 2000))
     process = following("much", "job", "--checkpoint", "kept")
-    wait_until(lambda: select.select([process.stdout], [], [], 0)[0])
+    eventually(lambda: select.select([process.stdout], [], [], 0)[0])
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     assert process.wait(8) == -signal.SIGTERM
@@ -504,7 +504,7 @@ def test_a_signal_finds_nobody_who_reads(engine: LoopbackEngine, following: Any)
 def test_what_comes_is_in_the_files_at_once(engine: LoopbackEngine, following: Any) -> None:
     following("web-1", "--out", "logs", *(("--parquet", "columns") if find_spec("pyarrow") else ()))
     path = Path("logs/web-1.stdout.log")
-    wait_until(lambda: path.exists() and path.read_text() == "0\n1\n2\n", 10)
+    eventually(lambda: path.exists() and path.read_text() == "0\n1\n2\n")
 
 
 # --- the status line -------------------------------------------------------------------------------------------------
@@ -555,7 +555,7 @@ def test_no_status(arguments: tuple[str, ...], term: str, engine: LoopbackEngine
     with Terminal(
         engine.host, "logs", "-f", "--all", "--out", "logs", *arguments, env={**os.environ, "TERM": term}
     ) as terminal:
-        wait_until(lambda: len(list(Path().glob("logs/*"))) == 4)
+        eventually(lambda: len(list(Path().glob("logs/*"))) == 4)
         time.sleep(0.7)
         terminal.type(b"\x03")
         assert terminal.wait() == -signal.SIGINT
@@ -596,12 +596,12 @@ def test_live(variable: str) -> None:
 
         for again in range(2):
             with start(live.host, "logs", "-f", *arguments) as process:
-                wait_until(lambda: Path("lines").exists() and has_more(0))
+                eventually(lambda: Path("lines").exists() and has_more(0))
                 if again:
                     first.append(live.run(COUNT, Labels={label: "yes"}))
                 else:
                     live.engine.request("POST", f"/containers/{first[0]}/restart", query={"t": "5"})
-                wait_until(partial(has_more, len(read()) + 100))
+                eventually(partial(has_more, len(read()) + 100))
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(20) == -signal.SIGTERM
         for container in first:
