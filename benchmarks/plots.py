@@ -67,7 +67,7 @@ def _nanoseconds(pyplot: Any, results: Results, section: str, where: str, path: 
 
 
 def _draw(pyplot: Any, results: Results, section: str, value: Any, label: str, title: str, path: Path) -> Path:
-    figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(6, 6), layout="constrained")  # readable on a telephone, too
     for contender, (colour, line) in STYLES.items():
         found = [results.find(section, name, contender) for name in SIZES]
         points = [(series.payload_size / series.frames, value(series)) for series in found if series is not None]
@@ -75,13 +75,14 @@ def _draw(pyplot: Any, results: Results, section: str, value: Any, label: str, t
             axes.plot(*zip(*points), line, color=colour, marker="o", markersize=3.5, label=contender)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.set_xticks(list(SIZES.values()), list(SIZES))
+    axes.set_xticks(list(SIZES.values()), [name.removesuffix("B") for name in SIZES])
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
-    axes.set_xlabel("payload of a frame")
+    axes.set_xlabel("payload of a frame, bytes")
     axes.set_ylabel(label)
     axes.set_title(title)
     axes.grid(visible=True, alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return path

@@ -29,6 +29,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3  # as GitHub makes them
 suppress_warnings = ["config.cache"]
 highlight_language = "none"
+smartquotes = False  # they make a dash of --option
 
 default_role = "py:obj"  # `name` in a docstring: a link where the reference has it
 autodoc_default_options = {"members": True}
