@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from functools import reduce
+from functools import partialmethod, reduce
 from pathlib import Path
 from typing import Any
 
-from sphinx.domains.python import PythonDomain
+from docutils import nodes
+from sphinx.domains.python import PyObject, PythonDomain
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 DOCS = Path(__file__).resolve().parent
@@ -29,7 +30,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3  # as GitHub makes them
 suppress_warnings = ["config.cache"]
 highlight_language = "none"
-smartquotes = False  # they make a dash of --option
+smartquotes = False  # it makes a dash of --option
 
 default_role = "py:obj"  # `name` in a docstring: a link where the reference has it
 autodoc_default_options = {"members": True}
@@ -53,18 +54,17 @@ INCLUDED = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"
 
 
 def lead_into_the_site(text: str, directory: Path) -> str:
-    """Change links that are good on GitHub: to what is a page of the site, else to the file on GitHub."""
+    """Change links from GitHub's: to a page of the site, by its title if they name a file; else to GitHub."""
 
     def change(link: re.Match[str]) -> str:
-        path = (directory / link[1]).resolve()
+        path = (directory / link[2]).resolve()
         if not path.exists():
             return link[0]  # for Sphinx to complain of
-        if path.parent == DOCS:
-            return f"]({path.name}"
         name = path.relative_to(PROJECT).as_posix()
-        return f"]({INCLUDED.get(name, f'{GITHUB}/{name}')}"
+        page = path.name if path.parent == DOCS else INCLUDED.get(name)
+        return f"{link[1] or ''}]({GITHUB}/{name}" if page is None else f"[]({page}" if link[1] else f"]({page}"
 
-    return re.sub(r"\]\(([^)#:\s]+)", change, text)
+    return re.sub(r"(\[[\w./-]+\.md)?\]\(([^)#:\s]+)", change, text)
 
 
 def change_links(app: Any, *event: Any) -> None:
@@ -76,7 +76,7 @@ def change_links(app: Any, *event: Any) -> None:
 
 def change_signature(app: Any, what: str, name: str, thing: Any, options: Any, given: str, result: str) -> Any:
     """Show no arguments where nobody is to pass them; show what a method of a generic base returns here."""
-    if given and what in ("class", "exception") and "Args:" not in (thing.__doc__ or ""):
+    if given and what in ("class", "exception") and "Args:\n" not in (thing.__doc__ or ""):
         return "", None
     if what == "method":
         owner = reduce(getattr, name.split(".")[1:-1], muxframe)
@@ -98,12 +98,30 @@ class NearestPythonDomain(PythonDomain):
         return sorted(super().find_obj(env, modname, *rest), key=distance)[:1]
 
 
-def read_returns(docstring: GoogleDocstring, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
-    """Read a section "Returns" as sentences: they may have a colon, and types are in signatures."""
+def sentences(docstring: GoogleDocstring) -> list[str]:
+    """Read what says nothing of types."""
+    return GoogleDocstring(docstring._consume_to_end(), docstring._config).lines()
+
+
+def returned(docstring: GoogleDocstring, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
+    """Read a section "Returns" likewise."""
     return [("", "", docstring._dedent(docstring._consume_to_next_section()))]
 
 
-GoogleDocstring._consume_returns_section = read_returns
+# Types are in signatures alone: a colon in a sentence is just that. And attributes may share a line, as arguments do.
+GoogleDocstring._parse_attribute_docstring = sentences
+GoogleDocstring._consume_returns_section = returned
+GoogleDocstring._consume_fields = partialmethod(GoogleDocstring._consume_fields, multiple=True)
+
+for field in PyObject.doc_field_types:
+    if field.name == "variable":
+        field.label = "Attributes"
+
+
+def set_dashes(app: Any, page: nodes.document) -> None:
+    """Set what stands between an argument's name and its description."""
+    for text in page.findall(lambda node: isinstance(node, nodes.Text) and node == " -- "):
+        text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
 
 
 def setup(app: Any) -> None:
@@ -111,3 +129,4 @@ def setup(app: Any) -> None:
     app.connect("source-read", change_links)
     app.connect("include-read", change_links)
     app.connect("autodoc-process-signature", change_signature)
+    app.connect("doctree-read", set_dashes)
