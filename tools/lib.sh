@@ -1,5 +1,6 @@
 # shellcheck shell=sh
-# What tools/demo and tools/test share: finding a Python, and virtual environments. POSIX sh; sourced, not run.
+# What the tools share: a Python and virtual environments, steps and their output, what a wheel holds. POSIX sh; sourced,
+# not run.
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV MUXFRAME_BACKEND MUXFRAME_BUILD
@@ -59,5 +60,47 @@ if not shutil.which(compiler):
     print(f"no C compiler ({compiler})")
 elif not os.path.exists(header):
     print("no Python.h (Debian and Ubuntu: apt install python3-dev)")
+PYTHON
+}
+
+make_scratch() {    # make_scratch NAME: set $scratch to a directory that goes when the script ends
+    scratch=$(mktemp -d "${TMPDIR:-/tmp}/muxframe-$1.XXXXXX")
+    scratch=$(cd "$scratch" && pwd -P)
+    trap 'rm -rf "$scratch"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+step() { printf '\n== %s\n' "$*"; }
+
+quiet() {           # quiet COMMAND...: its output only where it fails
+    if ! "$@" >"$scratch/log" 2>&1; then
+        cat "$scratch/log" >&2
+        die "failed: $*"
+    fi
+}
+
+suite() {           # suite BACKEND PYTHON ARGUMENTS...: much of it waits, so there are more workers than processors
+    backend=$1
+    interpreter=$2
+    shift 2
+    MUXFRAME_BACKEND=$backend "$interpreter" -m pytest -p no:cacheprovider -p no:benchmark -n 4 --dist worksteal "$@"
+}
+
+check_wheel() {     # check_wheel PYTHON WHEEL cython|pure|fallback: its tag and its content
+    "$1" - "$2" "$3" <<'PYTHON'
+import sys, zipfile
+
+wheel, kind = sys.argv[1:]
+names = [name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")]
+strange = [name for name in names if not name.endswith((".py", ".so", ".pyd", "py.typed")) and ".dist-info/" not in name]
+compiled = {name.split("/")[1].partition(".")[0] for name in names if name.endswith((".so", ".pyd"))}
+assert not strange, f"should not be in a wheel: {strange}"
+assert not [name for name in names if name.startswith(("tests", "examples"))], "tests in the wheel"
+assert "muxframe/py.typed" in names, "py.typed is missing"
+assert [name for name in names if name.endswith("/licenses/LICENSE")], "the license is missing"
+assert compiled == ({"_batches_c", "_framing_c", "_lines_c"} if kind == "cython" else set()), f"compiled: {compiled}"
+assert wheel.endswith("-py3-none-any.whl") == (kind == "pure"), f"tag: {wheel}"
+print(wheel.rpartition("/")[2])
 PYTHON
 }
