@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from ..workloads import Workload
 
 
-def _import(module: str, package: str) -> Any:
+def imported(module: str, package: str) -> Any:
+    """Return a module of a package that may be missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -22,7 +23,7 @@ def _import(module: str, package: str) -> Any:
 
 def docker_py(workload: Workload) -> Job:
     """frames_iter, which polls and reads twice a frame; what it yields is kept."""
-    frames_iter = _import("docker.utils.socket", "docker").frames_iter
+    frames_iter = imported("docker.utils.socket", "docker").frames_iter
     return sockets.job(workload, lambda sock: list(frames_iter(sock, tty=False)), joined)
 
 
@@ -38,7 +39,7 @@ class _Queue:
 
 def aiodocker(workload: Workload) -> Job:
     """The parser of its exec and attach streams, fed with 64 KiB at a time, without its queue and event loop."""
-    parser = getattr(_import("aiodocker.stream", "aiodocker"), "_ExecParser", None)
+    parser = getattr(imported("aiodocker.stream", "aiodocker"), "_ExecParser", None)
     if parser is None:
         raise Unavailable("this aiodocker has no _ExecParser")
     wires = [bytes(wire) for wire in workload.pieces(64 * 1024)]
@@ -55,7 +56,7 @@ def aiodocker(workload: Workload) -> Job:
 
 def podman_py(workload: Workload) -> Job:
     """stream_frames with demux, on a response whose body is in memory. (It has another that is quadratic.)"""
-    stream_frames = _import("podman.api.parse_utils", "podman").stream_frames
+    stream_frames = imported("podman.api.parse_utils", "podman").stream_frames
 
     def run() -> list[tuple[bytes | None, bytes | None]]:
         return list(stream_frames(SimpleNamespace(raw=io.BytesIO(workload.wire)), demux=True))

@@ -219,8 +219,8 @@ class Stream(aiodocker.stream.Stream):  # type: ignore[misc]
             ConnectionLostError: the connection broke; likewise.
             aiohttp.ClientError: the body of a 200 broke off; likewise.
         """
-        await self._init()
         while not self._waiting:
+            await self._init()
             try:
                 messages = await _take(self._reader)
             except Exception:
