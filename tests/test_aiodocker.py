@@ -159,19 +159,25 @@ def test_unknown_version(monkeypatch: pytest.MonkeyPatch) -> None:
     aiodocker.uninstall()
     monkeypatch.setattr(_patching, "version", lambda package: f"99.0 of {package}")
     text = r"checked with aiodocker .*0\.27\.0, and this is 99\.0 of aiodocker"
-    with pytest.warns(RuntimeWarning, match=text) as caught:
+    with pytest.warns(aiodocker.UncheckedVersionWarning, match=text) as caught:
         aiodocker.install()
     assert caught[0].filename == __file__
 
 
-def test_new_names_are_taken_away_again() -> None:
-    class Place:
-        old = staticmethod(len)
+def test_patching() -> None:
+    class Base:
+        inherited = 1
+
+    class Place(Base):
+        own = staticmethod(len)
 
     before = dict(vars(Place))
-    patch = _patching.Patch("aiodocker", aiodocker.CHECKED_VERSIONS, [(Place, "old", 1), (Place, "new", 2)])
-    with patch.install():
-        assert (Place.old, Place.new) == (1, 2)  # type: ignore[attr-defined, comparison-overlap]
+    replacements: list[tuple[Any, str, Any]] = [(Place, "own", 2), (Place, "inherited", 3)]
+    with _patching.Patch("aiodocker", aiodocker.CHECKED_VERSIONS, replacements).install():
+        assert (Place.own, Place.inherited) == (2, 3)  # type: ignore[comparison-overlap]
+    assert dict(vars(Place)) == before
+    with pytest.raises(AttributeError, match="unheard"):
+        _patching.Patch("aiodocker", aiodocker.CHECKED_VERSIONS, [*replacements, (Place, "unheard", 4)]).install()
     assert dict(vars(Place)) == before
 
 
@@ -182,7 +188,7 @@ def test_without_aiodocker() -> None:
         "import muxframe.compat.aiodocker"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ImportError: muxframe.compat.aiodocker needs aiodocker: pip install aiodocker" in done.stderr
+    assert "ModuleNotFoundError: muxframe.compat.aiodocker needs aiodocker: pip install aiodocker" in done.stderr
 
 
 # --- payload ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
 
-_ABSENT = object()
+_INHERITED = object()
+
+
+class UncheckedVersionWarning(UserWarning):
+    """The package at hand has a version that its replacements were not checked with."""
 
 
 class Patch:
@@ -35,6 +39,12 @@ class Patch:
 
         Returns:
             A context manager, which takes back at its exit what this call has done.
+
+        Warns:
+            UncheckedVersionWarning: the version is not one of `versions`.
+
+        Raises:
+            AttributeError: there is no such thing to be replaced; nothing has been.
         """
         with self._lock:
             if self._originals:
@@ -42,12 +52,13 @@ class Patch:
             found = version(self._package)
             if found not in self._versions:
                 warnings.warn(
-                    f"muxframe's replacements were checked with {self._package} {', '.join(self._versions)}, "
-                    f"and this is {found}: what has changed there since may be missing or fail",
-                    RuntimeWarning,
+                    f"muxframe was checked with {self._package} {', '.join(self._versions)}, and this is {found}",
+                    UncheckedVersionWarning,
                     stacklevel=3,
                 )
-            self._originals = [(owner, name, vars(owner).get(name, _ABSENT)) for owner, name, _ in self._replacements]
+            for owner, name, _ in self._replacements:
+                getattr(owner, name)
+            self._originals = [(owner, name, vars(owner).get(name, _INHERITED)) for owner, name, _ in self._replacements]
             for owner, name, replacement in self._replacements:
                 setattr(owner, name, replacement)
         return Installed(self)
@@ -56,7 +67,7 @@ class Patch:
         """Put back what was there, if it is not."""
         with self._lock:
             for owner, name, original in self._originals:
-                if original is _ABSENT:
+                if original is _INHERITED:
                     delattr(owner, name)
                 else:
                     setattr(owner, name, original)

@@ -35,13 +35,13 @@ try:
     import aiodocker.stream
     import aiohttp
 except ImportError as error:
-    raise ImportError("muxframe.compat.aiodocker needs aiodocker: pip install aiodocker", name=error.name) from error
+    raise ModuleNotFoundError("muxframe.compat.aiodocker needs aiodocker: pip install aiodocker", name=error.name) from error
 
 from .. import aio
 from .._framing import Demuxer
 from ..engine.calls import MULTIPLEXED
 from ..errors import ConnectionLostError, DaemonError, FramingError, HandshakeError
-from ._patching import Patch
+from ._patching import Patch, UncheckedVersionWarning
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -52,13 +52,14 @@ __all__ = [
     "CHECKED_VERSIONS",
     "Message",
     "Stream",
+    "UncheckedVersionWarning",
     "install",
     "multiplexed_result_list",
     "multiplexed_result_stream",
     "uninstall",
 ]
 
-#: Versions of aiodocker that this was tested with; with any other `install` warns.
+#: The versions of aiodocker that the tests were run with.
 CHECKED_VERSIONS = ("0.25.0", "0.26.0", "0.27.0")
 
 #: Bytes that aiohttp may hold, twice, before it stops to receive.
@@ -74,7 +75,10 @@ def install() -> Installed:
         A context manager that undoes it, to be used or not: `with install(): ...`.
 
     Warns:
-        RuntimeWarning: this was not tested with the version of aiodocker that is there.
+        UncheckedVersionWarning: the version of aiodocker is not one of CHECKED_VERSIONS.
+
+    Raises:
+        AttributeError: it is one that this does not fit; nothing has been replaced.
     """
     return _PATCH.install()
 
