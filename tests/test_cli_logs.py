@@ -181,7 +181,7 @@ def test_one_that_cannot_be_read_does_not_stop_the_others(call: Call, engine: Lo
     engine.fault("logs", Fault(status=501, body={"message": "no\x1b[2Jgo"}), container=mute.id)
     code, out, err = call("mute", "job")
     assert (code, said(out)) == (1, {"job ": ["0"]})
-    assert err.startswith("muxframe: mute: ")
+    assert err.startswith("muxframe: 'mute': ")
     assert "no\\x1b[2Jgo" in err
 
 
