@@ -7,7 +7,7 @@ import re
 import sys
 from functools import partialmethod, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from docutils import nodes
 from sphinx.domains.python import PyObject, PythonDomain
@@ -28,14 +28,14 @@ release = version = muxframe.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3  # as GitHub makes them
-suppress_warnings = ["config.cache"]
+suppress_warnings = ["autodoc.mocked_object"]  # of other packages
 highlight_language = "none"
 smartquotes = False  # it makes a dash of --option
 
 default_role = "py:obj"  # `name` in a docstring: a link where the reference has it
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["dask", "fsspec", "grpc", "pandas", "pyarrow", "websockets"]
+autodoc_mock_imports = ["aiodocker", "aiohttp", "dask", "fsspec", "grpc", "pandas", "pyarrow", "websockets"]
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
@@ -81,7 +81,7 @@ def change_signature(app: Any, what: str, name: str, thing: Any, options: Any, g
     if what == "method":
         owner = reduce(getattr, name.split(".")[1:-1], muxframe)
         for base in getattr(owner, "__orig_bases__", ()):
-            for variable, meant in zip(base.__origin__.__parameters__, base.__args__, strict=True):
+            for variable, meant in zip(getattr(get_origin(base), "__parameters__", ()), get_args(base)):
                 text = getattr(meant, "__forward_arg__", None) or getattr(meant, "__name__", str(meant))
                 result = re.sub(rf"\b{variable.__name__}\b", text, result or "")
     return given, result
