@@ -87,6 +87,12 @@ def change_signature(app: Any, what: str, name: str, thing: Any, options: Any, g
     return given, result
 
 
+def change_docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Leave out what Python itself says of a tuple's fields."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+
+
 class NearestPythonDomain(PythonDomain):
     """Of several things with the name that a type mentions, take that of the same package; of asyncio, for asyncio."""
 
@@ -129,4 +135,5 @@ def setup(app: Any) -> None:
     app.connect("source-read", change_links)
     app.connect("include-read", change_links)
     app.connect("autodoc-process-signature", change_signature)
+    app.connect("autodoc-process-docstring", change_docstring)
     app.connect("doctree-read", set_dashes)

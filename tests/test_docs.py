@@ -116,7 +116,7 @@ PUBLIC += [f"muxframe.compat.{name}" for name in COMPAT if not name.startswith("
 @pytest.mark.parametrize("module_name", PUBLIC)
 def test_reference_has_every_public_name(module_name: str) -> None:
     pages = [path.read_text(encoding="utf-8") for path in PROJECT.glob("docs/api*.md")]
-    documented = {name for page in pages for name in re.findall(r"^\.\. auto\w+:: (\S+)", page, re.MULTILINE)}
+    documented = {name for page in pages for name in re.findall(r"^\.\. (?:auto|py:)\w+:: (\S+)", page, re.MULTILINE)}
     things = []
     for home, _, name in (name.rpartition(".") for name in documented):
         with suppress(ImportError):  # an extra's
