@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .._lines_py import DEFAULT_MAX_LINE_SIZE
 from ..protocol import DEFAULT_MAX_FRAME_SIZE, Truncated
 from . import calls
-from .dial import LONGEST_TIMEOUT
+from .dial import ending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -377,7 +377,8 @@ class Deadline:
     """A point in time that one exchange must not go beyond."""
 
     def __init__(self, timeout: float | None) -> None:
-        self._end = None if timeout is None or timeout > LONGEST_TIMEOUT else time.monotonic() + timeout
+        timeout = ending(timeout)
+        self._end = None if timeout is None else time.monotonic() + timeout
 
     def left(self) -> float | None:
         """Return the seconds that are left; None: any number.

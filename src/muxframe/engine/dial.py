@@ -103,6 +103,11 @@ def check_timeout(timeout: float | None) -> float | None:
     """Refuse what is no positive number of seconds or None; return it, or None for one that never ends."""
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout must be positive or None, not {timeout}")
+    return ending(timeout)
+
+
+def ending(timeout: float | None) -> float | None:
+    """Return a timeout, or None for one that never ends."""
     return None if timeout is None or timeout > LONGEST_TIMEOUT else timeout
 
 

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..engine import calls
+from ..engine.dial import ending
 from ..engine.session import RECEIVE_SIZE, is_timeout
 from .following import Ask, Following, Pause, Receive, Step
 
@@ -155,7 +156,8 @@ class Follower(FollowerBase):
 
     def _load(self) -> bool:
         """Go on until there are lines; return False at the end."""
-        end = None if self.timeout is None else time.monotonic() + self.timeout
+        timeout = ending(self.timeout)
+        end = None if timeout is None else time.monotonic() + timeout
         while (step := self._begin()) is not None:
             if self._has_lines():
                 return True

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .. import aio as async_sources
 from .._lines import LineSplitter
 from ..engine import calls
+from ..engine.dial import ending
 from ..engine.parameters import moment
 from ..errors import ConnectionLostError, EngineError, HandshakeError, MuxframeError, NotFoundError, harmless
 from .aio import Follower, Room
@@ -501,7 +502,7 @@ class Gathering:
                 return None
             self._coming = asyncio.run_coroutine_threadsafe(self._gathering._next(), self._start())
         try:
-            source = self._coming.result(None if self.timeout is None else min(self.timeout, threading.TIMEOUT_MAX))
+            source = self._coming.result(ending(self.timeout))
         except FutureTimeoutError:
             if not self._coming.done():
                 raise TimeoutError(TOO_LATE) from None  # and it goes on coming
