@@ -663,9 +663,11 @@ def test_ctrl_c_is_a_signal_for_a_container_without_a_terminal(engine: LoopbackE
 
 # --- real engines ----------------------------------------------------------------------------------------------------
 
-def until_size(size: str) -> bytes:
-    """Return what is typed to be shown the terminal's size once it is this one."""
-    return b"until stty size | grep -x '%s'; do sleep 0.1; done\r" % size.encode()
+
+def expect_size(terminal: Terminal, size: bytes) -> None:
+    """Let the shell wait until its terminal is of a size, which may take engines a moment."""
+    terminal.type(b"until stty size | grep -x '%s'; do sleep 0.1; done\r" % size)
+    terminal.expect(b"\n%s\r\n" % size)
 
 
 INTERACTIVE = {"Tty": True, "OpenStdin": True, "StdinOnce": True, "AttachStdin": True}
@@ -727,11 +729,9 @@ def test_live_attach_on_a_terminal(live: Live) -> None:
     with Terminal(live.host, "attach", container) as terminal:
         terminal.expect(b"# ")
         terminal.wait_raw()
-        terminal.type(until_size("31 91"))
-        terminal.expect(b"\n31 91\r\n")
+        expect_size(terminal, b"31 91")
         terminal.resize(32, 92)
-        terminal.type(until_size("32 92"))
-        terminal.expect(b"\n32 92\r\n")
+        expect_size(terminal, b"32 92")
         terminal.type(b"echo s$((1+1)); sleep 1000\r")
         terminal.expect(b"s2")
         time.sleep(0.3)
@@ -765,11 +765,9 @@ def test_live_exec_on_a_terminal(live: Live) -> None:
     with Terminal(live.host, "exec", "-it", idle, "sh") as terminal:
         terminal.expect(b"# ")
         terminal.wait_raw()
-        terminal.type(until_size("31 91"))
-        terminal.expect(b"\n31 91\r\n")
+        expect_size(terminal, b"31 91")
         terminal.resize(32, 92)
-        terminal.type(until_size("32 92"))
-        terminal.expect(b"\n32 92\r\n")
+        expect_size(terminal, b"32 92")
         terminal.type(b"echo $$ > /pid; trap '' HUP; echo d$((1+1))\r")
         terminal.expect(b"d2")
         terminal.type(DETACH)

@@ -397,12 +397,14 @@ def test_no_status(shell: Any, runtime: Runtime) -> None:
         session.wait()
 
 
-def test_command_of_no_words(shell: Any, runtime: Runtime) -> None:
+def test_what_is_no_command(shell: Any, runtime: Runtime) -> None:
     connected = shell.connect(runtime.endpoint)
     command: Any
     for command in ("", []):
         with pytest.raises(ValueError, match="an empty command"):
             connected.exec("abc", command)
+    with pytest.raises(TypeError, match="a command is a str"):
+        connected.exec("abc", b"ls")
 
 
 def test_terminal(shell: Any, runtime: Runtime) -> None:

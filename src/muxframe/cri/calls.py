@@ -11,7 +11,6 @@ offered needs another address. Source: kubernetes/cri-api; containerd 1.6, 1.7 a
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from ..engine.calls import Open, Opened, Sleep, Write, console
 from ..engine.endpoint import parse_endpoint
 from ..engine.handshake import Request
+from ..engine.parameters import words_of
 from ..engine.websocket import check_upgrade, upgrade_headers
 from ..errors import BadRequestError, ConflictError, EngineError, HandshakeError
 from . import messages
@@ -183,9 +183,7 @@ def exec_(
     size: tuple[int, int] | None,
 ) -> Flow[Opened]:
     """Run a command in a container that runs."""
-    words = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
-    if not words:
-        raise ValueError("an empty command")
+    words = words_of(command)
     streams = _streams(stdin, stdout, stderr, tty)
     ask = api.ask("Exec", messages.exec_request(container, words, **streams, tty=tty))
     link, body = yield from _open_asked(api, ask)

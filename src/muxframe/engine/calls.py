@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
 
 from ..errors import BadRequestError, ConflictError, ConnectionLostError, EngineError, HandshakeError
 from .handshake import Body, Request, Response, kind_of
-from .parameters import environment, moment, quoted_name, tail_of
+from .parameters import environment, moment, quoted_name, tail_of, words_of
 from .podman import RepairedReplay
 
 if TYPE_CHECKING:
@@ -442,13 +441,8 @@ def exec_(
     """Run a command in a running container."""
     if not (stdin or stdout or stderr):
         raise ValueError("none of stdin, stdout and stderr")
-    if isinstance(command, (bytes, bytearray)):
-        raise TypeError("a command is a str, or a sequence of them")
-    words = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
-    if not words:
-        raise ValueError("an empty command")
     config: dict[str, Any] = {
-        "Cmd": words,
+        "Cmd": words_of(command),
         "AttachStdin": stdin,
         "AttachStdout": stdout,
         "AttachStderr": stderr,

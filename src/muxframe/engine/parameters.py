@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Union
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     #: Seconds since the epoch, datetime (naive: local time), timedelta (before now), or text: RFC 3339 with any part of
     #: the time left out, seconds since the epoch, or a duration as Docker writes it ("10m", "1h30m").
     Moment = Union[int, float, str, datetime, timedelta]
 
-__all__ = ["environment", "moment", "moment_at", "nanoseconds", "quoted_name", "tail_of"]
+__all__ = ["environment", "moment", "moment_at", "nanoseconds", "quoted_name", "tail_of", "words_of"]
 
 _UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -109,6 +110,20 @@ def tail_of(value: int | str) -> str:
     if text != "all" and not (text.isascii() and text.isdigit()) or isinstance(value, bool):
         raise ValueError(f'tail must be a number of lines or "all", not {value!r}')
     return text
+
+
+def words_of(command: str | Sequence[str]) -> list[str]:
+    """Return the words of a command; one string is split as a shell would.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if isinstance(command, (bytes, bytearray)):
+        raise TypeError("a command is a str, or a sequence of them")
+    words = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
+    if not words:
+        raise ValueError("an empty command")
+    return words
 
 
 def environment(value: Mapping[str, str] | Iterable[str] | None) -> list[str]:
