@@ -1189,6 +1189,12 @@ def test_forgotten_sessions(bench: Bench, transport: str, use: Callable[[Any], A
     assert descriptors() <= before
 
 
+def test_a_wait_whose_time_is_over_already(bench: Bench) -> None:
+    client = bench(Container("c", cat))
+    with pytest.raises(TimeoutError, match="did not answer in time"):
+        client.wait("c", timeout=1e-9)
+
+
 def test_forgotten_sessions_whose_output_has_ended(bench: Bench) -> None:
     """The container runs on, and its exit is still waited for."""
     client = bench(*(Container(f"c{i}", lambda process: process.sleep(), state="created") for i in range(5)))

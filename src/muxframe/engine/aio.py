@@ -299,8 +299,9 @@ class Run(RunBase):
 @asynccontextmanager
 async def _until(deadline: Deadline) -> AsyncIterator[None]:
     """Raise TimeoutError where it takes longer."""
+    limit = asyncio.timeout(deadline.left())
     try:
-        async with asyncio.timeout(deadline.left()) as limit:
+        async with limit:
             yield
     except TimeoutError:
         if limit.expired():
