@@ -56,6 +56,7 @@ if not hasattr(socket, "AF_UNIX"):
     pytest.skip("no unix sockets", allow_module_level=True)
 
 from muxframe.cri import messages, rpc
+from muxframe.engine.session import Link
 
 
 @pytest.fixture(params=["blocking", "asyncio"])
@@ -503,6 +504,27 @@ def test_ten_megabytes_each_way_among_pings(shell: Any, runtime: Runtime, protoc
         out, err = both_ways(session, data)
         assert out == data and err == b""
         assert session.exit_code == 0
+
+
+def test_a_write_does_not_fail_for_an_answer_that_nobody_takes_any_more() -> None:
+    """The command has read all, and ended, while the last of it was sent: the answer to its Close comes too late."""
+
+    class Ending:
+        sent = b""
+
+        def send(self, view: memoryview) -> int:
+            if self.sent:
+                raise BrokenPipeError(32, "Broken pipe")
+            self.sent = bytes(view)
+            link._answers.append(b"the answer")  # the reader's, which finds this thread writing
+            return len(view)
+
+    connection: Any = Ending()
+    link = Link(connection, None, b"", None)
+    link.send(b"data")
+    assert connection.sent == b"data"
+    with pytest.raises(ConnectionLostError, match="Broken pipe"):
+        link.send(b"more")
 
 
 def test_answers_that_nobody_takes_do_not_pile_up(shell: Any, runtime: Runtime) -> None:

@@ -191,9 +191,12 @@ class Link(Source):
         """Send what the body has packed. What a timeout leaves of it is sent before anything else."""
         with self._writing:
             self._flush(packed)
-        while self._answers:  # that have come meanwhile
-            with self._writing:
-                self._flush(b"")
+        try:
+            while self._answers:  # that have come meanwhile
+                with self._writing:
+                    self._flush(b"")
+        except ConnectionLostError:
+            pass  # what was to be sent has been; of the rest reading tells
 
     def _answer(self) -> None:
         """Send the answers, unless somebody is writing, who then does it, or it would have to wait.
