@@ -235,7 +235,8 @@ def test_colors_on_a_terminal(
     environment = {**os.environ, "TERM": "xterm", **environment}
     with Terminal(engine.host, "logs", "--all", "--no-status", *arguments, env=environment) as terminal:
         assert terminal.wait() == 0
-        assert terminal.drawn.count(b" | ") + terminal.drawn.count(b" |\x1b[0m ") == 7 or has_colors
+        separator = b" |\x1b[0m " if has_colors else b" | "
+        assert terminal.drawn.count(separator) == 7
         assert (b"\x1b[36m" in terminal.drawn) is has_colors
 
 
@@ -547,6 +548,18 @@ def screen(drawn: bytes) -> list[str]:
     """Return what stays of what was drawn: lines, of which some were erased."""
     text = re.sub(rb"\x1b\[\d+m", b"", drawn)
     return [re.sub(rb".*\r\x1b\[K", b"", line).decode() for line in text.split(b"\r\n")]
+
+
+@posix
+def test_no_status_where_another_program_may_write(engine: LoopbackEngine) -> None:
+    with Terminal(
+        engine.host, "logs", "-f", "--all", stdout=subprocess.PIPE, env={**os.environ, "TERM": "xterm"}
+    ) as terminal:
+        terminal.expect(b" 1\r\n")
+        time.sleep(0.7)
+        terminal.type(b"\x03")
+        assert terminal.wait() == -signal.SIGINT
+        assert b"lines" not in terminal.drawn
 
 
 @posix

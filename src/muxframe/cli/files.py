@@ -92,6 +92,11 @@ class File:
         """Whether it is a file on a disk: it has a size, and reading it does not wait."""
         return stat.S_ISREG(self.status.st_mode)
 
+    @property
+    def has_reader(self) -> bool:
+        """Whether it is a pipe or a socket: what is written goes to another process."""
+        return stat.S_ISFIFO(self.status.st_mode) or stat.S_ISSOCK(self.status.st_mode)
+
     def await_writer(self) -> None:
         """Wait for a FIFO's first writer: it was opened without, and looks ended until then."""
         if stat.S_ISFIFO(self.status.st_mode):

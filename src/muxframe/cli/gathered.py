@@ -16,7 +16,7 @@ from .files import STDERR, STDOUT, Failure, Naming, complain, open_outputs
 from .interrupt import PATIENCE
 from .printing import Printer
 from .sessions import find_engine, misuse
-from .signals import Signals
+from .signals import Signals, start_thread
 from .status import PERIOD, Status
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         stack.enter_context(complaints(status))
         delivery = Delivery(gathering, open_sinks(stack, arguments, gathering, status), kept, status)
         patience = FILES_PATIENCE if arguments.out or arguments.parquet else PATIENCE
-        with Signals({}, gathering.close, patience=patience):
+        with Signals({}, lambda: start_thread(gathering.close, "muxframe-close"), patience=patience):
             delivery.run()
     is_complete = len(names) == len(set(arguments.container)) or arguments.follow
     return 0 if is_complete and not any(source.error for source in gathering.sources) else 1
@@ -128,6 +128,8 @@ def open_sinks(
     if not sinks:
         paths = {STDOUT: arguments.stdout, STDERR: arguments.stderr}
         stdout, stderr = open_outputs(stack, paths, [], is_continued=arguments.checkpoint is not None)
+        if stdout.has_reader:  # which may write on the same terminal
+            status.is_shown = False
         printer = Printer(
             stdout,
             stderr,
@@ -136,7 +138,7 @@ def open_sinks(
             json=arguments.json,
             color=arguments.color,
             has_prefix=len(arguments.container) != 1,
-            text=text,
+            before=text.before if arguments.timestamps or arguments.details else None,
         )
         sinks.append((stdout.name, printer))
     return sinks

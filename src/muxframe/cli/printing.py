@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from ..ingest.formats import TextLines, json_line
+from ..ingest.formats import json_line
 from ..protocol import Stream
 from ..sinks import open_sink
 from .files import Naming, one_line
@@ -50,7 +50,7 @@ class Printer:
         json: objects, on stdout, instead of text.
         color: as --color says: auto, always or never.
         has_prefix: whether the names are wanted.
-        text: what is between the name and the line.
+        before: returns what is between the name and the line; None: nothing is.
     """
 
     def __init__(
@@ -63,16 +63,15 @@ class Printer:
         json: bool,
         color: str,
         has_prefix: bool,
-        text: TextLines,
+        before: Callable[[Line], bytes] | None,
     ) -> None:
         self._files = [(file, open_sink(file.descriptor), wants_color(color, file)) for file in (stdout, stderr)]
-        self._is_one = json or os.path.samestat(stdout.status, stderr.status)
-        is_beside = any(is_terminal(file.descriptor) for file in (stdout, stderr))
-        self._status = status if is_beside and status.is_shown else None
+        self._is_one = json or _are_one(stdout, stderr)
+        self._status = status if any(is_terminal(file.descriptor) for file in (stdout, stderr)) else None
         self._sources = sources
         self._is_json = json
         self._has_prefix = has_prefix
-        self._before = text.before if text.is_needed else None
+        self._before = before
         self._prefixes: dict[str, tuple[bytes, bytes]] = {}  # plain, coloured
         self._colors: dict[str, int] = {}
         self._width: int | None = None
@@ -123,6 +122,13 @@ class Printer:
         plain = f"{one_line(name):{self._width}} |".encode()
         self._prefixes[name] = prefixes = plain + b" ", b"\x1b[%dm%b\x1b[0m " % (color, plain)
         return prefixes
+
+
+def _are_one(stdout: File, stderr: File) -> bool:
+    """Say whether what is written to both has an order that can be seen."""
+    if not stdout.status.st_ino:  # Windows knows files only
+        return is_terminal(stdout.descriptor) and is_terminal(stderr.descriptor)
+    return os.path.samestat(stdout.status, stderr.status)
 
 
 def _width(name: str) -> int:

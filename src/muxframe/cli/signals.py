@@ -52,7 +52,7 @@ class Signals:
     """
 
     def __init__(
-        self, actions: Mapping[int, Callable[[], None]], end: Callable[[], None], *, patience: float = PATIENCE
+        self, actions: Mapping[int, Callable[[], None]], end: Callable[[], object], *, patience: float = PATIENCE
     ) -> None:
         self._actions = actions
         self._end = end

@@ -141,7 +141,6 @@ class Following:
         self._is_known = False  # the container was seen
         self._unfinished: Sequence[Line] = ()  # lines that a connection's end has cut off
         self._done: tuple[str, str] | None = None  # the run whose log was read to its end
-        self._is_caught_up = False  # the log was read up to something like its end
         self._refusals = 0  # of the engine's to answer, in a row
         LineSplitter(max_line_size=max_line_size)  # raises what it does not take
 
@@ -196,9 +195,7 @@ class Following:
         self._is_known = True
         return calls.phase(info), calls.run_of(info), calls.has_tty(info)
 
-    def _logs(
-        self, api: Api, container: str, since: int, follow: bool, is_tty: bool, is_http10: bool
-    ) -> Flow[Opened]:
+    def _logs(self, api: Api, container: str, since: int, follow: bool, is_tty: bool) -> Flow[Opened]:
         stdout, stderr, details = self._wanted
         return calls.logs(
             api,
@@ -213,7 +210,7 @@ class Following:
             stderr=stderr,
             details=details,
             tty=is_tty,
-            is_http10=is_http10,
+            is_http10=follow,
         )
 
     def _consider(self, error: Exception) -> None:
@@ -227,14 +224,14 @@ class Following:
     def _read(self, follow: bool, is_tty: bool) -> Generator[Step, Any, bool]:
         """Read the log to its end; return whether that certainly is all of it.
 
-        Over HTTP/1.0, which is cheaper, an engine's end of a log looks like that of the engine. So after following it
-        the log of a container that has stopped is read once more, from near its end, over HTTP/1.1.
+        Over HTTP/1.0 an engine's end of a log looks like that of the engine, but frames come at once, without a chunk
+        around each: so it is followed. After that the log of a container that has stopped is read once more, from near
+        its end, over HTTP/1.1.
         """
-        is_http10 = follow or not (self._is_caught_up or self._until == "end")
         checkpoint = self.checkpoint
         assert checkpoint is not None
         since = checkpoint.resume_since(self._unfinished)
-        opened = yield Ask(self._logs, (checkpoint.container, since, follow, is_tty, is_http10))
+        opened = yield Ask(self._logs, (checkpoint.container, since, follow, is_tty))
         splitter = LineSplitter(
             raw=opened.is_raw, timestamps=True, details=opened.has_details, max_line_size=self._max_line_size
         )
@@ -277,8 +274,7 @@ class Following:
             self._unfinished = replay.new(unfinished)
             if has_new:
                 self._backoff.reset()
-            self._is_caught_up = is_whole
-        return is_whole and not is_http10
+        return is_whole and not follow
 
     def _deliver(self, lines: list[Line]) -> Generator[Step, Any, None]:
         if lines:

@@ -39,7 +39,6 @@ class TextLines:
     def __init__(self, *, timestamps: bool = False, details: bool = False) -> None:
         self._timestamps = timestamps
         self._details = details
-        self.is_needed = timestamps or details  #: it is more than `text_line`
         self._cut: set[tuple[str, int]] = set()  # whose last line goes on
 
     def __call__(self, source: Any, line: Line, /) -> bytes:

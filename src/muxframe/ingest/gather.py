@@ -185,6 +185,7 @@ class AsyncGathering:
         self._watching: asyncio.Task[None] | None = None  # one of them
         self._ready: deque[Source] = deque()
         self._current: Source | None = None  # whose lines are being taken
+        self._timer: asyncio.TimerHandle | None = None
         self._wakeup: asyncio.Future[None] | None = None
         self._gate = asyncio.Semaphore(CONCURRENCY)
         self._is_listed = False
@@ -247,7 +248,7 @@ class AsyncGathering:
             self._connect = engine._itself  # from now on
             self._watching = self._spawn(self._watch(self._engine))
             if self._end is not None:
-                asyncio.get_running_loop().call_later(self._end - time.time(), self._finish)
+                self._timer = asyncio.get_running_loop().call_later(self._end - time.time(), self._finish)
         if self._current is not None:
             _set(self._current._is_taken)
             self._current = None
@@ -271,6 +272,8 @@ class AsyncGathering:
     def close(self) -> None:
         """Close all connections. What waits for a line in another task ends."""
         self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         _set(self._wakeup)
