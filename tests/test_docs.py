@@ -12,6 +12,7 @@ import subprocess
 import sysconfig
 import tomllib
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from muxframe.engine.calls import NEWEST_API, OLDEST_API
 
 PROJECT = Path(__file__).parent.parent
 DOCUMENTS = [path for path in (PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))) if path.exists()]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(?:^<!-- needs ([\w., ]+) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)\s]+))?\)")
 
 pytestmark = pytest.mark.skipif(not DOCUMENTS, reason="README.md and docs are not beside the tests")
@@ -31,10 +32,14 @@ def name(path: Path) -> str:
     return str(path.relative_to(PROJECT))
 
 
-def blocks(path: Path, language: str) -> list[tuple[int, str]]:
-    """List a document's blocks: the number of lines before each, and its text."""
+def blocks(path: Path, language: str) -> list[tuple[int, str, list[str]]]:
+    """List a document's blocks: the number of lines before each, its text, and the modules it needs."""
     text = path.read_text(encoding="utf-8")
-    return [(text.count("\n", 0, match.start(2)), match[2]) for match in BLOCK.finditer(text) if match[1] == language]
+    return [
+        (text.count("\n", 0, match.start(3)), match[3], (match[1] or "").replace(",", " ").split())
+        for match in BLOCK.finditer(text)
+        if match[2] == language
+    ]
 
 
 @pytest.fixture
@@ -48,7 +53,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_blocks_run(path: Path, place: Path) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for lines_before, source in blocks(path, "python"):
+    left_out = []
+    for lines_before, source, needs in blocks(path, "python"):
+        missing = [module for module in needs if find_spec(module) is None]
+        if missing:
+            left_out.append(f"line {lines_before + 1} needs {', '.join(missing)}")
+            continue
         code = compile("\n" * lines_before + source, str(path), "exec")
         exec(code, namespace)
 
@@ -56,7 +66,7 @@ def test_blocks_run(path: Path, place: Path) -> None:
     command = Path(sysconfig.get_path("scripts"), "muxframe")
     if shell and (os.name != "posix" or not command.exists()):
         pytest.skip(f"{name(path)}: its shell blocks need a POSIX shell and the muxframe command, installed")
-    for lines_before, source in shell:
+    for lines_before, source, _ in shell:
         environment = {**os.environ, "PATH": f"{command.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
         done = subprocess.run(
             ["sh", "-eu", "-c", source],
@@ -67,6 +77,8 @@ def test_blocks_run(path: Path, place: Path) -> None:
             text=True,
         )
         assert done.returncode == 0, f"{path}:{lines_before + 1}: {done.stdout}{done.stderr}"
+    if left_out:
+        pytest.skip(f"{name(path)} runs but for what is not installed: {'; '.join(left_out)}")
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)

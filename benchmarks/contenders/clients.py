@@ -28,7 +28,9 @@ API = "1.41"
 
 #: An engine whose containers are the wires in a directory.
 _ENGINE = r"""
-import os, socketserver, sys, time
+import os, socketserver, sys, threading
+
+is_inspected = threading.Event()
 
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
@@ -37,16 +39,18 @@ class Handler(socketserver.StreamRequestHandler):
             while self.rfile.readline().strip():
                 pass
             if path.endswith("/attach"):
+                is_inspected.clear()
                 self.wfile.write(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
                 name = path.split("/")[-2]
                 if name.startswith("late."):
-                    time.sleep(0.005)
+                    is_inspected.wait(10)
                 with open(os.path.join(sys.argv[2], name.removeprefix("late.")), "rb") as wire:
                     self.wfile.write(wire.read())
                 return
             body = b'{"Id": "one", "State": {"Status": "running", "Running": true}, "Config": {"Tty": false}}'
             head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
             self.wfile.write(head % len(body) + body)
+            is_inspected.set()
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
@@ -136,7 +140,7 @@ def _docker_py(workload: Workload, installed: Callable[[], AbstractContextManage
     docker = imported("docker", "docker")
     host, name = _container(workload)
 
-    def run() -> list[Any]:  # late, because docker-py loses what comes together with the head
+    def run() -> list[Any]:  # late: after docker-py's inspect, for it loses what comes together with the head
         with installed(), closing(docker.APIClient(base_url=host, version=API)) as client:
             return list(client.attach(f"late.{name}", stdout=True, stderr=True, stream=True, demux=True))
 
