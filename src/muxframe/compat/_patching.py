@@ -58,8 +58,8 @@ class Patch:
                 )
             for owner, name, _ in self._replacements:
                 getattr(owner, name)
-            self._originals = [(owner, name, vars(owner).get(name, _INHERITED)) for owner, name, _ in self._replacements]
             for owner, name, replacement in self._replacements:
+                self._originals.append((owner, name, vars(owner).get(name, _INHERITED)))
                 setattr(owner, name, replacement)
         return Installed(self)
 

@@ -35,7 +35,8 @@ try:
     import aiodocker.stream
     import aiohttp
 except ImportError as error:
-    raise ModuleNotFoundError("muxframe.compat.aiodocker needs aiodocker: pip install aiodocker", name=error.name) from error
+    missing = "muxframe.compat.aiodocker needs aiodocker: pip install aiodocker"
+    raise ModuleNotFoundError(missing, name=error.name) from error
 
 from .. import aio
 from .._framing import Demuxer
