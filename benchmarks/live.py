@@ -68,6 +68,7 @@ with open(path, "wb", 0) as sink:
     for piece in client.logs(container, stream=True):
         sink.write(piece)
 """
+DOCKER_PY_INSTALLED = "import muxframe.compat.docker_py\nmuxframe.compat.docker_py.install()" + DOCKER_PY
 
 
 def main() -> int:
@@ -140,6 +141,7 @@ def clients(host: str, name: str) -> dict[str, list[str]]:
         "muxframe.aio": [*python, AIO, host, name],
         "muxframe, lines with timestamps": [*python, LINES_OF, host, name],
         "docker-py": [*python, DOCKER_PY, host, name],
+        "docker-py, muxframe installed": [*python, DOCKER_PY_INSTALLED, host, name],
     }
 
 

@@ -27,6 +27,12 @@ def docker_py(workload: Workload) -> Job:
     return sockets.job(workload, lambda sock: list(frames_iter(sock, tty=False)), joined)
 
 
+def docker_py_installed(workload: Workload) -> Job:
+    """The same with muxframe in docker-py: it looks at what lies in the socket, and takes from it what it has given."""
+    frames_iter = _import("muxframe.compat.docker_py", "docker").frames_iter
+    return sockets.job(workload, lambda sock: list(frames_iter(sock, tty=False)), joined)
+
+
 class _Queue:
     """Where aiodocker's parser puts its messages: the cheapest that could be behind it."""
 
@@ -72,5 +78,8 @@ IN_MEMORY = [
     Contender("podman-py stream_frames", "peer", podman_py, package="podman"),
 ]
 FRAME_BY_FRAME = [Contender("podman-py stream_frames", "peer", podman_py, package="podman")]
-ON_SOCKET = [Contender("docker-py frames_iter", "peer", docker_py, package="docker")]
+ON_SOCKET = [
+    Contender("docker-py frames_iter", "peer", docker_py, package="docker"),
+    Contender("docker-py frames_iter, muxframe installed", "muxframe", docker_py_installed, package="docker"),
+]
 IN_PIECES = [Contender("aiodocker's parser", "peer", aiodocker, package="aiodocker")]
