@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from itertools import accumulate, count, pairwise
+from itertools import accumulate, pairwise
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -71,15 +71,13 @@ _Stream._fields_ = [
 _Release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _NULLABLE = 2
 _EIO = 5
-_numbers = count(1)
 _alive: dict[int, Any] = {}  # what exported structures point to, by the number in their private_data
 
 
 def _keep(*owned: object) -> int:
     """Keep objects alive until they are forgotten; return a number for them."""
-    number = next(_numbers)
-    _alive[number] = owned
-    return number
+    _alive[id(owned)] = owned
+    return id(owned)
 
 
 def _release(node: Any) -> None:

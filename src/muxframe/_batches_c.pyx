@@ -228,15 +228,19 @@ cdef class BatchBuilder(_Splitter):
         shape = check_shape(timestamps, details, line_type, source)
         check_limits(max_lines, max_bytes, max_line_size)
         source_bytes = b"" if source is None else source.encode()
-        self.set_up(raw, timestamps, details, max_line_size, max_frame_size, check_reserved)
-        self.core.max_rows = max_lines
-        self.core.max_bytes = max_bytes
-        self.shape.timestamps = shape.timestamps
-        self.shape.details = shape.details
-        self.shape.line_type = LINE_TYPES.index(line_type)
-        self.shape.source = source is not None
-        self.source = source
-        self.source_bytes = source_bytes
+        self.turn.enter(self)
+        try:
+            self.set_up(raw, timestamps, details, max_line_size, max_frame_size, check_reserved)
+            self.core.max_rows = max_lines
+            self.core.max_bytes = max_bytes
+            self.shape.timestamps = shape.timestamps
+            self.shape.details = shape.details
+            self.shape.line_type = LINE_TYPES.index(line_type)
+            self.shape.source = source is not None
+            self.source = source
+            self.source_bytes = source_bytes
+        finally:
+            self.turn.leave()
 
     def feed(self, data, /):
         cdef Py_buffer view

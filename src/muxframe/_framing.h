@@ -49,6 +49,43 @@ static inline uint32_t mf_be32(const uint8_t *p)
     return p[3] | (uint32_t)p[2] << 8 | (uint32_t)p[1] << 16 | (uint32_t)p[0] << 24;
 }
 
+/* Counters: written by the one thread that is inside, read by any at any time. They are never torn where the machine
+ * can help it; no more is promised. */
+#if defined(__GNUC__) && UINTPTR_MAX > UINT32_MAX
+static inline uint64_t mf_look(const uint64_t *count)
+{
+    return __atomic_load_n(count, __ATOMIC_RELAXED);
+}
+
+static inline void mf_set(uint64_t *count, uint64_t value)
+{
+    __atomic_store_n(count, value, __ATOMIC_RELAXED);
+}
+#else
+static inline uint64_t mf_look(const uint64_t *count)
+{
+    return *(const volatile uint64_t *)count;
+}
+
+static inline void mf_set(uint64_t *count, uint64_t value)
+{
+    *(volatile uint64_t *)count = value;
+}
+#endif
+
+static inline void mf_count(uint64_t *count, uint64_t more)
+{
+    mf_set(count, *count + more);
+}
+
+/* Keep the compiler from reading a value again: another thread may change the wire, and what is used must be what was
+ * checked. */
+#ifdef __GNUC__
+#define MF_READ_ONCE(value) __asm__("" : "+r"(value))
+#else
+#define MF_READ_ONCE(value) (void)(value)
+#endif
+
 /* Do two regions share memory? An output must not share any with the wire that is being taken apart. */
 static inline int mf_overlap(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size)
 {
@@ -80,8 +117,10 @@ static inline size_t mf_take_whole_frames(const uint8_t *src, size_t size, mf_ou
     const uint32_t mask = check_reserved ? 0xFFFFFFFFu : 0xFFu;
     uint64_t count = 0;
     while ((size_t)(end - p) >= MF_HEADER_SIZE) {
-        const uint32_t kind = mf_le32(p) & mask; /* the stream, and with the mask any reserved byte above it */
-        const uint32_t payload = mf_be32(p + 4);
+        uint32_t kind = mf_le32(p) & mask; /* the stream, and with the mask any reserved byte above it */
+        uint32_t payload = mf_be32(p + 4);
+        MF_READ_ONCE(kind);
+        MF_READ_ONCE(payload);
         if (kind >= MF_SYSTEMERR || payload > limit)
             break;
         const size_t behind = (size_t)(end - p) - MF_HEADER_SIZE; /* >= 0 by the loop's condition */
@@ -139,13 +178,13 @@ static inline mf_status mf_take_header(mf_state *state, const uint8_t *src, size
         return MF_FAULT;
     }
     *taken = n;
-    state->offset += n;
+    mf_count(&state->offset, n);
     if (state->header_size == MF_HEADER_SIZE) {
         state->remaining = mf_be32(state->header + 4);
         if (state->header[0] == MF_SYSTEMERR)
             return MF_TEXT;
         if (state->remaining == 0)
-            state->frames++;
+            mf_count(&state->frames, 1);
     }
     return MF_MORE;
 }
@@ -176,10 +215,12 @@ static inline mf_status mf_feed_into(mf_state *state, const uint8_t *src, size_t
     while (p < end) {
         if (state->remaining == 0) {
             size_t taken = 0;
+            uint64_t frames = 0;
             if (state->header_size == 0 || state->header_size == MF_HEADER_SIZE) {
                 taken = (ordered ? mf_take_run : mf_take_whole_frames)(
-                    p, (size_t)(end - p), outputs, state->limit, state->check_reserved, &state->frames);
-                state->offset += taken;
+                    p, (size_t)(end - p), outputs, state->limit, state->check_reserved, &frames);
+                mf_count(&state->frames, frames);
+                mf_count(&state->offset, taken);
                 p += taken;
                 if (p == end)
                     break;
@@ -209,10 +250,10 @@ static inline mf_status mf_feed_into(mf_state *state, const uint8_t *src, size_t
             memcpy(out->data + out->size, p, n); /* n <= room - size, n <= end - p */
         out->size += n;
         p += n;
-        state->offset += n;
+        mf_count(&state->offset, n);
         state->remaining -= n; /* n <= remaining */
         if (state->remaining == 0)
-            state->frames++;
+            mf_count(&state->frames, 1);
     }
     *consumed = (size_t)(p - src);
     return status;

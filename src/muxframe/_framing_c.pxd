@@ -28,6 +28,10 @@ cdef extern from "_framing.h" nogil:
         MF_FAULT
         MF_TEXT
 
+    uint64_t mf_look(const uint64_t *count)
+    void mf_set(uint64_t *count, uint64_t value)
+    void mf_count(uint64_t *count, uint64_t more)
+    void MF_READ_ONCE(uint32_t value)
     uint32_t mf_le32(const uint8_t *p)
     uint32_t mf_be32(const uint8_t *p)
     bint mf_overlap(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size)
@@ -74,7 +78,7 @@ cdef bytes copy_bytes(const uint8_t *src, size_t size)
 
 cdef class _Turn:
     cdef void *lock             # PyThread_type_lock
-    cdef unsigned long owner    # the thread inside, 0 for none
+    cdef uint64_t owner         # the thread inside, 0 for none
 
     cdef int enter(self, object obj) except -1
     cdef void leave(self) noexcept
@@ -142,6 +146,7 @@ cdef class FrameReader:
     cdef object fault           # what every later call raises
 
     cdef Frame take(self)
+    cdef int put(self, _Block block, size_t end) except -1
     cdef Frame read_and_take(self)
     cdef size_t next_frame_size(self) except 0
     cdef int read_more(self, size_t needed) except -1

@@ -103,10 +103,10 @@ cdef class _Turn:
             PyThread_free_lock(self.lock)
 
     cdef int enter(self, object obj) except -1:
-        cdef unsigned long me = PyThread_get_thread_ident()
+        cdef uint64_t me = PyThread_get_thread_ident()
         cdef PyLockStatus status
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
-            if self.owner == me:  # only this thread writes its own number there
+            if mf_look(&self.owner) == me:  # only this thread writes its own number there
                 raise RuntimeError(f"{type(obj).__name__} is in use: re-entrant call")
             while True:  # a signal handler may raise here
                 with nogil:
@@ -114,11 +114,11 @@ cdef class _Turn:
                 if status == PY_LOCK_ACQUIRED:
                     break
                 PyErr_CheckSignals()
-        self.owner = me
+        mf_set(&self.owner, me)
         return 0
 
     cdef void leave(self) noexcept:
-        self.owner = 0
+        mf_set(&self.owner, 0)
         PyThread_release_lock(self.lock)
 
 
@@ -190,24 +190,28 @@ cdef class Demuxer:
         self.state.limit = UINT32_MAX
 
     def __init__(self, *, max_frame_size=None, check_reserved=True, raw=False):
-        self.state.limit = limit_of(max_frame_size)
-        self.state.check_reserved = bool(check_reserved)
+        cdef uint32_t limit = limit_of(max_frame_size)
+        cdef bint is_checked = bool(check_reserved), is_raw = bool(raw)
+        self.turn.enter(self)
+        self.state.limit = limit
+        self.state.check_reserved = is_checked
         self.max_frame_size = max_frame_size
-        self.raw = bool(raw)
-        if self.raw:  # inside a frame of stdout that never ends
+        self.raw = is_raw
+        if is_raw:  # inside a frame of stdout that never ends
             self.state.header[0] = 1
             self.state.header_size = MF_HEADER_SIZE
             self.state.remaining = UINT64_MAX
+        self.turn.leave()
 
     @property
     def offset(self):
         """Bytes taken off the wire so far."""
-        return self.state.offset
+        return mf_look(&self.state.offset)
 
     @property
     def frames(self):
         """Whole frames taken so far, empty ones included."""
-        return self.state.frames
+        return mf_look(&self.state.frames)
 
     def feed(self, data, /):
         cdef Py_buffer view
@@ -224,14 +228,18 @@ cdef class Demuxer:
         return self.take_into(data, stdout, stderr, ordered, start)
 
     def get_buffer(self, sizehint=-1, /):
-        if self.receive_buffer is None:
-            self.receive_buffer = bytearray(RECEIVE_BUFFER_SIZE)
-        return PyMemoryView_FromObject(self.receive_buffer)
+        with cython.critical_section(self):  # no turn: a call that takes bytes may last
+            if self.receive_buffer is None:
+                self.receive_buffer = bytearray(RECEIVE_BUFFER_SIZE)
+            buffer = self.receive_buffer
+        return PyMemoryView_FromObject(buffer)
 
     def buffer_updated(self, nbytes, /):
         cdef Py_ssize_t size = nbytes
         cdef Py_buffer view
-        acquire(self.receive_buffer or b"", &view, "data", False)
+        with cython.critical_section(self):
+            buffer = self.receive_buffer
+        acquire(buffer or b"", &view, "data", False)
         try:
             if not 0 <= size <= view.len:  # not as it was made: it may have been resized
                 raise ValueError(f"nbytes is {size}, the buffer has {view.len}")
@@ -271,9 +279,9 @@ cdef class Demuxer:
                     taken = <size_t>min(state.remaining, <uint64_t>(end - src))
                     chunks.append((STREAMS[state.header[0]], copy_bytes(src, taken)))
                     state.remaining -= taken
-                    state.offset += taken
+                    mf_count(&state.offset, taken)
                     if state.remaining == 0:
-                        state.frames += 1
+                        mf_count(&state.frames, 1)
                 src += taken
         except (FramingError, DaemonError) as fault:
             fault.chunks = chunks
@@ -366,7 +374,7 @@ cdef class Demuxer:
         size = min(size, <size_t>self.state.remaining, MAX_SYSTEMERR_SIZE - <size_t>len(self.text))
         self.text += copy_bytes(src, size)
         self.state.remaining -= size
-        self.state.offset += size
+        mf_count(&self.state.offset, size)
         self.finish_text()
         return size
 
@@ -583,13 +591,15 @@ cdef class Frame:
 
     def __init__(self, stream, payload, /):
         number = Stream(stream)
-        block = borrow(payload, "payload")
-        if self.block is not None:  # asked last: what is above may have run anything
-            raise TypeError("Frame is immutable")  # views of its memory may be around
-        self.block = block
-        self.number = number
-        self.data = self.block.data
-        self.size = self.block.size
+        cdef _Block block = borrow(payload, "payload")
+        cdef uint8_t value = number
+        with cython.critical_section(self):
+            if self.block is not None:  # asked last: what is above may have run anything
+                raise TypeError("Frame is immutable")  # views of its memory may be around
+            self.block = block
+            self.number = value
+            self.data = block.data
+            self.size = block.size
 
     @property
     def stream(self):
@@ -662,6 +672,7 @@ cdef class FrameReader:
         truncated="error",
         raise_systemerr=True,
     ):
+        cdef _Block block
         self.turn.enter(self)
         try:
             if self.block is not NO_BLOCK:
@@ -674,12 +685,12 @@ cdef class FrameReader:
             self.last_stream = MF_SYSTEMERR - 1 if raise_systemerr else MF_SYSTEMERR
             if callable(source):
                 self.readinto = source
-                self.block = new_block(BLOCK_SIZE)
+                self.put(new_block(BLOCK_SIZE), 0)
                 self.eof = False
             else:
                 view = readable(source)
-                self.block = borrow(view if view.readonly else bytes(view), "data")
-                self.end = self.block.size
+                block = borrow(view if view.readonly else bytes(view), "data")
+                self.put(block, block.size)
         finally:
             self.turn.leave()
 
@@ -688,11 +699,20 @@ cdef class FrameReader:
 
     def __next__(self):
         cdef Frame frame
-        with cython.critical_section(self):
+        with cython.critical_section(self):  # any thread may, also while another one reads
             frame = self.take()
         if frame is None:
             frame = self.read_and_take()
         return frame
+
+    cdef int put(self, _Block block, size_t end) except -1:
+        """Have frames taken out of another block, from its beginning."""
+        cdef _Block old = self.block  # lives on until the others see the new one
+        with cython.critical_section(self):
+            self.block = block
+            self.position = 0
+            self.end = end
+        return 0
 
     cdef Frame take(self):
         """Take a whole, valid frame out of the block, or None: nothing here calls into Python."""
@@ -701,6 +721,8 @@ cdef class FrameReader:
         cdef const uint8_t *p = self.block.data + self.position
         cdef uint32_t kind = mf_le32(p) & self.mask
         cdef uint32_t size = mf_be32(p + 4)
+        MF_READ_ONCE(kind)
+        MF_READ_ONCE(size)
         if kind > self.last_stream or size > self.limit or size > self.end - self.position - MF_HEADER_SIZE:
             return None
         cdef Frame frame = Frame.__new__(Frame)
@@ -713,7 +735,10 @@ cdef class FrameReader:
         return frame
 
     cdef Frame read_and_take(self):
-        """Read until there is a whole frame; raise what is wrong, or StopIteration."""
+        """Read until there is a whole frame; raise what is wrong, or StopIteration.
+
+        Where `take` has found none, only this thread, whose turn it is, changes anything until it has read more.
+        """
         cdef Frame frame
         cdef size_t needed
         self.turn.enter(self)
@@ -721,7 +746,8 @@ cdef class FrameReader:
             if self.fault is not None:
                 raise again(self.fault)
             while True:
-                frame = self.take()
+                with cython.critical_section(self):
+                    frame = self.take()
                 if frame is not None:
                     return frame
                 needed = self.next_frame_size()
@@ -764,14 +790,13 @@ cdef class FrameReader:
         if room < needed and (self.end == self.block.size or room < BLOCK_SIZE):
             block = new_block(max(BLOCK_SIZE, min(needed, 2 * have)))
             memcpy(block.data, self.block.data + self.position, have)  # have <= block.size
-            self.block = block
-            self.position = 0
-            self.end = have
+            self.put(block, have)
         room = self.block.size - self.end
         cdef Py_ssize_t size = self.readinto(PyMemoryView_FromObject(self.block)[self.end :])
         if not 0 <= size <= <Py_ssize_t>room:
             raise ValueError(f"source returned {size} bytes where {room} were asked for")
-        self.end += <size_t>size
+        with cython.critical_section(self):
+            self.end += <size_t>size
         self.eof = size == 0
         return 0
 

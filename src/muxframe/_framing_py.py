@@ -348,8 +348,9 @@ class Demuxer:
         Returns:
             A writable memoryview. Its content is taken by the next `buffer_updated`.
         """
-        if self._receive_buffer is None:
-            self._receive_buffer = bytearray(RECEIVE_BUFFER_SIZE)
+        with self._lock:
+            if self._receive_buffer is None:
+                self._receive_buffer = bytearray(RECEIVE_BUFFER_SIZE)
         return memoryview(self._receive_buffer)
 
     def buffer_updated(self, nbytes: int, /) -> list[Chunk]:

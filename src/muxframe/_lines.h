@@ -607,7 +607,8 @@ static inline size_t mfl_take_prefix(mfl_splitter *s, int stream, const uint8_t 
         }
     }
     s->part_size = prefix.size < earlier ? earlier - prefix.size : 0;
-    s->invalid += s->timestamps && !(prefix.flags & MFL_TIMESTAMP);
+    if (s->timestamps && !(prefix.flags & MFL_TIMESTAMP))
+        mf_count(&s->invalid, 1);
     mfl_begin_part(s, stream, &prefix);
     if (prefix.size < earlier) /* no prefix after all, or no details: these bytes are the line's. There is no LF in them. */
         mfl_add(s, stream, s->head.data + prefix.size, earlier - prefix.size);
@@ -669,7 +670,7 @@ static inline int mfl_prepare(mfl_splitter *s, size_t size)
  * a systemerr frame. */
 static inline mf_status mfl_feed(mfl_splitter *s, mf_state *state, const uint8_t *src, size_t size, size_t *consumed)
 {
-    const uint8_t *p = src, *const end = src + size;
+    const uint8_t *p = src, *counted = src, *const end = src + size; /* state->offset is that of counted */
     const uint32_t mask = state->check_reserved ? 0xFFFFFFFFu : 0xFFu;
     const int has_prefix = s->timestamps || s->details;
     mf_status status = MF_MORE;
@@ -680,31 +681,33 @@ static inline mf_status mfl_feed(mfl_splitter *s, mf_state *state, const uint8_t
             state->remaining -= (uint32_t)n; /* n <= remaining */
             mfl_take(s, state->header[0], p, n, left, state->remaining == 0); /* header[0] is 0..2 */
             state->frames += state->remaining == 0;
-            state->offset += n;
             p += n;
             continue;
         }
         if (left >= MF_HEADER_SIZE && (state->header_size == 0 || state->header_size == MF_HEADER_SIZE)) {
-            const uint32_t kind = mf_le32(p) & mask, payload = mf_be32(p + 4);
+            uint32_t kind = mf_le32(p) & mask, payload = mf_be32(p + 4);
+            MF_READ_ONCE(kind);
+            MF_READ_ONCE(payload);
             if (kind < MF_SYSTEMERR && payload <= state->limit && payload <= left - MF_HEADER_SIZE) { /* whole, valid */
                 if (payload) {
                     s->in_head = has_prefix;
                     mfl_take(s, (int)kind, p + MF_HEADER_SIZE, payload, left - MF_HEADER_SIZE, 1);
                 }
                 state->frames++;
-                state->offset += MF_HEADER_SIZE + (uint64_t)payload;
                 p += MF_HEADER_SIZE + (size_t)payload;
                 continue;
             }
         }
         size_t taken = 0;
+        mf_count(&state->offset, (size_t)(p - counted));
         status = mf_take_header(state, p, left, &taken);
-        p += taken;
+        p = counted = p + taken;
         if (status != MF_MORE)
             break;
         if (state->remaining)
             s->in_head = has_prefix;
     }
+    mf_count(&state->offset, (size_t)(p - counted));
     *consumed = (size_t)(p - src);
     return status;
 }
@@ -712,7 +715,7 @@ static inline mf_status mfl_feed(mfl_splitter *s, mf_state *state, const uint8_t
 /* Take bytes of a raw stream. */
 static inline void mfl_feed_raw(mfl_splitter *s, const uint8_t *src, size_t size)
 {
-    s->offset += size;
+    mf_count(&s->offset, size);
     mfl_take(s, 1, src, size, size, 0);
 }
 

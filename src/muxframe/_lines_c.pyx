@@ -11,7 +11,7 @@ from cpython.buffer cimport PyBuffer_Release
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
 
-from ._framing_c cimport Demuxer, _Turn, acquire, copy_bytes, mf_status
+from ._framing_c cimport Demuxer, _Turn, acquire, copy_bytes, mf_look, mf_status
 
 from . import _lines_py as _py
 from ._framing_py import BLOCK_SIZE, again, check_truncated, readable
@@ -79,15 +79,16 @@ cdef class Line:
         if details is not None:
             check_bytes(details, "details")
         partial = bool(partial)
-        if self.content is not None:  # asked last: what is above may have run anything
-            raise TypeError("Line is immutable")
-        self.number = number
-        self.flags = MFL_PARTIAL if partial else 0
-        if timestamp is not None:
-            self.when = timestamp
-            self.flags |= MFL_TIMESTAMP
-        self.content = data
-        self.prefix = details
+        with cython.critical_section(self):
+            if self.content is not None:  # asked last: what is above may have run anything
+                raise TypeError("Line is immutable")
+            self.number = number
+            self.flags = MFL_PARTIAL if partial else 0
+            if timestamp is not None:
+                self.when = timestamp
+                self.flags |= MFL_TIMESTAMP
+            self.content = data
+            self.prefix = details
 
     @property
     def stream(self):
@@ -164,7 +165,7 @@ cdef Line make_line(const mfl_rows *rows, size_t i):
 
 
 cdef class _Splitter:
-    """What appends rows to its core's: all but handing them out. All of it but set_up is called with the lock held."""
+    """What appends rows to its core's: all but handing them out. All of it is called with the lock held."""
 
     def __cinit__(self):
         self.turn = _Turn()
@@ -177,30 +178,28 @@ cdef class _Splitter:
     @property
     def offset(self):
         """Bytes taken off the wire so far."""
-        return self.core.offset if self.core.raw or self.demuxer is None else self.demuxer.state.offset
+        if self.core.raw or self.demuxer is None:
+            return mf_look(&self.core.offset)
+        return mf_look(&self.demuxer.state.offset)
 
     @property
     def invalid_timestamps(self):
         """How many frames (of a raw stream: lines) had no valid timestamp where one was due."""
-        return self.core.invalid
+        return mf_look(&self.core.invalid)
 
     cdef int set_up(self, object raw, object timestamps, object details, object max_line_size, object max_frame_size,
                     object check_reserved) except -1:
         cdef size_t largest = check_max_line_size(max_line_size)
         cdef bint is_raw = bool(raw), with_timestamps = bool(timestamps), with_details = bool(details)
         demuxer = Demuxer(max_frame_size=max_frame_size, check_reserved=check_reserved)
-        self.turn.enter(self)
-        try:
-            if self.demuxer is not None:
-                raise TypeError(f"{type(self).__name__} is initialised already")
-            self.demuxer = demuxer
-            self.core.max_line_size = largest
-            self.core.raw = is_raw
-            self.core.timestamps = with_timestamps
-            self.core.details = with_details
-            self.core.in_head = is_raw and (with_timestamps or with_details)
-        finally:
-            self.turn.leave()
+        if self.demuxer is not None:
+            raise TypeError(f"{type(self).__name__} is initialised already")
+        self.demuxer = demuxer
+        self.core.max_line_size = largest
+        self.core.raw = is_raw
+        self.core.timestamps = with_timestamps
+        self.core.details = with_details
+        self.core.in_head = is_raw and (with_timestamps or with_details)
         return 0
 
     cdef int begin(self) except -1:
@@ -318,7 +317,11 @@ cdef class LineSplitter(_Splitter):
         max_frame_size=None,
         check_reserved=True,
     ):
-        self.set_up(raw, timestamps, details, max_line_size, max_frame_size, check_reserved)
+        self.turn.enter(self)
+        try:
+            self.set_up(raw, timestamps, details, max_line_size, max_frame_size, check_reserved)
+        finally:
+            self.turn.leave()
 
     def feed(self, data, /):
         cdef Py_buffer view
@@ -428,7 +431,7 @@ cdef class LineReader:
     @property
     def invalid_timestamps(self):
         """How many frames (of a raw stream: lines) had no valid timestamp where one was due."""
-        return 0 if self.splitter is None else self.splitter.core.invalid
+        return 0 if self.splitter is None else mf_look(&self.splitter.core.invalid)
 
     def __iter__(self):
         return self
@@ -453,9 +456,12 @@ cdef class LineReader:
     cdef int read(self) except -1:
         """Read once, and split what there is; raise what is wrong, or StopIteration."""
         cdef Py_buffer view
+        cdef bint is_empty
         self.turn.enter(self)
         try:
-            if self.next != self.count:  # another thread has read
+            with cython.critical_section(self):
+                is_empty = self.next == self.count
+            if not is_empty:  # another thread has read
                 return 0
             if self.fault is not None:
                 raise again(self.fault)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+from _thread import RLock
 from typing import TYPE_CHECKING, Any, Union, cast
 
 from ._framing import pack_frame
@@ -291,7 +292,9 @@ def _is_null(descriptor: int) -> bool:
 class FrameWriter(io.RawIOBase):
     """A binary file object that multiplexes: each write becomes one frame, written to sink at once.
 
-    Several writers, one for each stream, may share a sink. Closing the writer does not close it.
+    Several writers, one for each stream, may share a sink. Closing the writer does not close it. Safe to share between
+    threads: writes take turns. Writers that share a sink know nothing of each other: in several threads they need one
+    lock, unless what the sink is takes each frame whole.
 
     Args:
         sink: anything `copy` can write to.
@@ -310,6 +313,7 @@ class FrameWriter(io.RawIOBase):
     def __init__(self, sink: AnySink, stream: int) -> None:
         self._stream = Stream(stream)
         self._sink = open_sink(sink)
+        self._lock = RLock()
         clear(self._sink)
         self._is_broken = False
         super().__init__()
@@ -333,24 +337,27 @@ class FrameWriter(io.RawIOBase):
 
         Source: Moby's stdcopy, stdWriter.Write.
         """
-        if self.closed:
-            raise ValueError("write to a closed FrameWriter")
-        if self._is_broken:
-            raise ValueError("an earlier frame was written in part")
-        view = readable(data)
-        for start in range(0, len(view), MAX_PAYLOAD_SIZE):
-            size = self._sink.size
-            try:
-                self._sink.write(memoryview(pack_frame(self._stream, view[start : start + MAX_PAYLOAD_SIZE])))
-            except BaseException:
-                self._is_broken = self._sink.size > size
-                raise
-        self._sink.flush()
-        return len(view)
+        with self._lock:
+            if self.closed:
+                raise ValueError("write to a closed FrameWriter")
+            if self._is_broken:
+                raise ValueError("an earlier frame was written in part")
+            view = readable(data)
+            for start in range(0, len(view), MAX_PAYLOAD_SIZE):
+                size = self._sink.size
+                try:
+                    self._sink.write(memoryview(pack_frame(self._stream, view[start : start + MAX_PAYLOAD_SIZE])))
+                except BaseException:
+                    self._is_broken = self._sink.size > size
+                    raise
+            self._sink.flush()
+            return len(view)
 
     def close(self) -> None:
         """Refuse further writes; close what was opened for a path."""
-        if not self.closed:
-            super().close()
-            if hasattr(self, "_sink"):  # not where __init__ has failed
+        if not hasattr(self, "_lock"):  # __init__ has failed
+            return super().close()
+        with self._lock:
+            if not self.closed:
+                super().close()
                 self._sink.close()
