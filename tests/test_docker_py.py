@@ -50,7 +50,7 @@ from muxframe.compat.docker_py import (  # noqa: E402
 )
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::muxframe.compat.docker_py.UncheckedVersionWarning"),
+    pytest.mark.filterwarnings("ignore::muxframe.compat._patching.UncheckedVersionWarning"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # docker-py leaves sockets to the garbage collector
 ]
 
@@ -922,14 +922,14 @@ def test_what_does_not_fit_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "__version__", "7.99.0")
-    with pytest.warns(UncheckedVersionWarning, match=r"docker-py 7\.99\.0 .* 7\.1\.0") as caught, install():
+    monkeypatch.setattr("muxframe.compat._patching.version", lambda package: {"docker": "7.99.0"}[package])
+    with pytest.warns(UncheckedVersionWarning, match=r"docker 7\.0\.0, .* this is 7\.99\.0") as caught, install():
         pass
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for version in CHECKED_VERSIONS:
-            monkeypatch.setattr(docker, "__version__", version)
+        for checked in CHECKED_VERSIONS:
+            monkeypatch.setattr("muxframe.compat._patching.version", lambda package, version=checked: version)
             with install():
                 pass
     assert issubclass(UncheckedVersionWarning, UserWarning)

@@ -20,7 +20,7 @@ from muxframe.compat import docker_py  # noqa: E402
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.filterwarnings("ignore::muxframe.compat.docker_py.UncheckedVersionWarning"),
+    pytest.mark.filterwarnings("ignore::muxframe.compat._patching.UncheckedVersionWarning"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # docker-py leaves sockets to the garbage collector
 ]
 

@@ -29,7 +29,7 @@ def docker_py(workload: Workload) -> Job:
 
 def docker_py_installed(workload: Workload) -> Job:
     """The same with muxframe in docker-py: it looks at what lies in the socket, and takes from it what it has given."""
-    frames_iter = _import("muxframe.compat.docker_py", "docker").frames_iter
+    frames_iter = imported("muxframe.compat.docker_py", "docker").frames_iter
     return sockets.job(workload, lambda sock: list(frames_iter(sock, tty=False)), joined)
 
 

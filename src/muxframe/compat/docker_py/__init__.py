@@ -21,9 +21,7 @@ Source: docker-py 7, docker/api/client.py, docker/utils/socket.py, docker/types/
 
 from __future__ import annotations
 
-import threading
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 try:
     import docker
@@ -37,7 +35,8 @@ except ImportError as error:
         f"muxframe.compat.docker_py needs docker-py 7 (pip install docker): {error}", name=error.name
     ) from error
 
-from . import sockets, streams
+from .._patching import Patch, UncheckedVersionWarning
+from . import streams
 from .errors import (
     DockerConnectionLostError,
     DockerDaemonError,
@@ -57,9 +56,10 @@ from .sockets import (
     read,
     read_exactly,
 )
+from .streams import Cancellable, Response
 
 if TYPE_CHECKING:
-    from typing import Self
+    from .._patching import Installed
 
 __all__ = [
     "CHECKED_VERSIONS",
@@ -70,7 +70,6 @@ __all__ = [
     "DockerStreamError",
     "DockerTruncatedStreamError",
     "DockerUnknownStreamError",
-    "Installation",
     "UncheckedVersionWarning",
     "consume_socket_output",
     "demux_adaptor",
@@ -87,96 +86,52 @@ __all__ = [
 #: The versions of docker-py that the tests were run with.
 CHECKED_VERSIONS = ("7.0.0", "7.1.0", "7.2.0")
 
-_SOCKET_FUNCTIONS = (
-    "read", "read_exactly", "next_frame_header", "frames_iter", "frames_iter_no_tty", "frames_iter_tty",
-    "consume_socket_output", "demux_adaptor",
-)
 
-_lock = threading.Lock()
-_replaced: list[tuple[Any, str, Any]] = []  # owner, name, what was there; empty while not installed
-_INHERITED = object()
-
-
-class UncheckedVersionWarning(UserWarning):
-    """The docker-py at hand is none of CHECKED_VERSIONS."""
-
-
-class Installation:
-    """What `install` returns: leaving the `with` block undoes what that call has done."""
-
-    def __init__(self, *, is_new: bool) -> None:
-        self._is_new = is_new
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._is_new:
-            uninstall()
-
-
-def install() -> Installation:
+def install() -> Installed:
     """Let docker-py read through muxframe, in this process, clients that are there already included.
 
-    Installing what is installed does nothing, and nor does leaving the `with` block of such a call.
+    Returns:
+        A context manager that undoes what this call has done, to be used or not: `with install(): ...`. Installing what
+        is installed does nothing.
 
     Warns:
-        UncheckedVersionWarning: this docker-py is not one that this was tested with.
+        UncheckedVersionWarning: the version of docker-py is not one of CHECKED_VERSIONS.
 
     Raises:
         AttributeError: it is one that this does not fit; nothing has been replaced.
     """
-    with _lock:
-        if _replaced:
-            return Installation(is_new=False)
-        if docker.__version__ not in CHECKED_VERSIONS:
-            warnings.warn(
-                f"docker-py {docker.__version__} has not been tested with muxframe.compat.docker_py, "
-                f"only {', '.join(CHECKED_VERSIONS)}",
-                UncheckedVersionWarning,
-                stacklevel=2,
-            )
-        replacements = _replacements()
-        for owner, name, new in replacements:
-            _replaced.append((owner, name, vars(owner).get(name, _INHERITED)))
-            setattr(owner, name, new)
-        return Installation(is_new=True)
+    return _PATCH.install()
 
 
 def uninstall() -> None:
-    """Put back what `install` replaced. Without an `install` it does nothing."""
-    with _lock:
-        while _replaced:
-            owner, name, old = _replaced.pop()
-            if old is _INHERITED:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, old)
+    """Put everything back as it was found."""
+    _PATCH.uninstall()
 
 
-def _replacements() -> list[tuple[Any, str, Any]]:
-    """List what to replace: owner, name, and by what. All of it must be there."""
-    client = docker.api.client.APIClient
-    functions = {name: getattr(sockets, name) for name in _SOCKET_FUNCTIONS}
-    by_name = [
-        (docker.utils.socket, functions),
-        (docker.api.client, {name: functions[name] for name in functions if hasattr(docker.api.client, name)}),
-        (docker.api.container, {"CancellableStream": streams.QuietlyCancelled}),
-        (docker.api.exec_api, {"CancellableStream": streams.QuietlyCancelled}),
-        (urllib3.connection.HTTPConnection, {"response_class": streams.Response}),
-        (
-            client,
-            {
-                "get": streams.get(client.get),
-                "post": streams.post(client.post),
-                "logs": streams.logs(client.logs),
-                "_read_from_socket": streams.read_from_socket,
-                "_get_result_tty": streams.get_result_tty,
-                "_stream_raw_result": streams.stream_raw_result(client._stream_raw_result),
-            },
-        ),
-    ]
-    for owner, values in by_name:
-        for name in values:
-            getattr(owner, name)
-    return [(owner, name, new) for owner, values in by_name for name, new in values.items()]
+_CLIENT = docker.api.client.APIClient
+_FUNCTIONS = (
+    read,
+    read_exactly,
+    next_frame_header,
+    frames_iter,
+    frames_iter_tty,
+    frames_iter_no_tty,
+    demux_adaptor,
+    consume_socket_output,
+)
+_PATCH = Patch(
+    "docker",
+    CHECKED_VERSIONS,
+    [
+        *((docker.utils.socket, function.__name__, function) for function in _FUNCTIONS),
+        *((docker.api.client, each.__name__, each) for each in (consume_socket_output, demux_adaptor, frames_iter)),
+        *((module, "CancellableStream", Cancellable) for module in (docker.api.container, docker.api.exec_api)),
+        (urllib3.connection.HTTPConnection, "response_class", Response),
+        (_CLIENT, "get", streams.get(_CLIENT.get)),
+        (_CLIENT, "post", streams.post(_CLIENT.post)),
+        (_CLIENT, "logs", streams.logs(_CLIENT.logs)),
+        (_CLIENT, "_read_from_socket", streams.read_from_socket),
+        (_CLIENT, "_get_result_tty", streams.get_result_tty),
+        (_CLIENT, "_stream_raw_result", streams.stream_raw_result(_CLIENT._stream_raw_result)),
+    ],
+)

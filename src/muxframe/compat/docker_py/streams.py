@@ -398,7 +398,7 @@ def logs(original: Callable[..., Any]) -> Callable[..., Any]:
     return logs
 
 
-class QuietlyCancelled(CancellableStream):  # type: ignore[misc]
+class Cancellable(CancellableStream):  # type: ignore[misc]
     """A stream that close() ends quietly, and nothing else: docker-py takes every OSError for the end."""
 
     _is_cancelled = False
