@@ -76,13 +76,14 @@ class _Driven:
         self._run(self._gathering.__aexit__)
 
 
-def counting(count: int, period: float = 0.0, linger: float = 0.0) -> Callable[[Process], None]:
+def counting(count: int, period: float = 0.0, until: threading.Event | None = None) -> Callable[[Process], None]:
     def script(process: Process) -> None:
         for number in range(count):
             process.write(b"%d\n" % number)
             if period:
                 time.sleep(period)
-        time.sleep(linger)
+        if until is not None:
+            until.wait(60)
 
     return script
 
@@ -104,9 +105,11 @@ def test_all_that_run_and_all_that_come(gather: Gather, flavor: Any, server: str
         gathering = gather(engine.host)
         found = take(gathering, 200)
         for number in range(10):
-            script = counting(20, linger=0.3)  # what is removed at once is not there to be asked for
+            is_heard = threading.Event()  # what is removed before is not there to be asked for
+            script = counting(20, until=is_heard)
             engine.add(Container(f"new{number}", script, begin="add", auto_remove=number % 2 == 0))
             found |= take(gathering, 20)
+            is_heard.set()
         assert found == {f"{age}{number}": list(range(20)) for age in ("old", "new") for number in range(10)}
         gathering.timeout = 0.1
         with pytest.raises(TimeoutError, match="no line came in time"):

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -1157,3 +1158,19 @@ def test_websocket_output_goes_on_after_the_client_has_closed() -> None:
         assert client.read() == b"\x82\x05HELLO\x88\x02\x03\xe8"
 
 
+
+
+def test_no_event_is_left_out_that_comes_while_others_are_sent() -> None:
+    with LoopbackEngine(transport="tcp") as engine:
+        stream = HTTPConnection(engine.host.removeprefix("tcp://"), timeout=60)
+        stream.request("GET", "/v1.41/events?since=1")
+        answer = stream.getresponse()
+        for number in range(300):
+            engine.add(Container(f"c{number}", say(b"x\n"), begin="add"))
+        started: list[str] = []
+        while len(started) < 300:
+            event = json.loads(answer.readline())
+            if event["Action"] == "start":
+                started.append(event["Actor"]["Attributes"]["name"])
+        assert started == [f"c{number}" for number in range(300)]
+        stream.close()

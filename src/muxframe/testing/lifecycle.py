@@ -186,10 +186,11 @@ def events(x: Exchange, _: str) -> None:
     x.start_body(JSON)
     while True:
         x.watch(x.engine.happened, lambda known=position: len(log) > known)  # type: ignore[misc]
-        for time, action, container in log[position:]:
+        fresh = log[position:]
+        position += len(fresh)  # others come while these are sent
+        for time, action, container in fresh:
             if time >= since and filters.take_event(action, container):
                 x.send(dump(describe_event(time, action, container)))
-        position = len(log)
 
 
 def describe_event(time: int, action: str, container: Container) -> dict[str, object]:
