@@ -12,6 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 import muxframe
 from muxframe import Checkpoint, CheckpointError, DaemonError, EngineError, Line, NotFoundError, Stream, aio
 from muxframe.engine.calls import Opened
+from muxframe.ingest import CheckpointFile
 from muxframe.ingest.following import Backoff, Following, Pause, Receive
 from muxframe.ingest.resume import LAG, SECOND, Place, Repeats, Replay
 from muxframe.testing import Container, Fault, LoopbackEngine, Process
@@ -141,6 +143,45 @@ def test_checkpoints_are_values() -> None:
 def test_what_is_no_checkpoint(text: str) -> None:
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         Checkpoint.from_str(text)
+
+
+def test_a_file_keeps_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    file = CheckpointFile(path)
+    assert file.is_new and not file.checkpoints and list(tmp_path.iterdir()) == []
+    file.since = "7.5"
+    checkpoints = {"id": Checkpoint("id", 3).after([line(1, b"a")])}
+    file.store(checkpoints)
+    again = CheckpointFile(path)
+    assert (again.is_new, again.since, again.checkpoints) == (False, "7.5", checkpoints)
+    again.store({})
+    assert CheckpointFile(path).checkpoints == {}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_file_of_checkpoints_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = CheckpointFile(tmp_path / "kept")
+    file.store({})
+    before = (tmp_path / "kept").read_bytes()
+    monkeypatch.setattr(file, "_open", lambda: os.open("/dev/full", os.O_WRONLY))
+    with pytest.raises(OSError, match="No space left") as caught:
+        file.store({"id": Checkpoint("id", 3)})
+    assert caught.value.filename == str(tmp_path / "kept.part")
+    assert (tmp_path / "kept").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "[" * 100_000, '{"muxframe checkpoints": 1, "since": 7, "containers": {}}', "\xff",
+     '{"muxframe checkpoints": 1, "since": null, "containers": {"other": "[1,\\"id\\",0,null,null]"}}',
+     '{"muxframe checkpoints": 2, "since": null, "containers": {}}'],
+)  # fmt: skip
+def test_what_is_no_file_of_checkpoints(text: str, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(text.encode("latin-1"))
+    with pytest.raises(CheckpointError, match="kept: (not )?a checkpoint file"):
+        CheckpointFile(tmp_path / "kept")
+    assert (tmp_path / "kept").read_bytes() == text.encode("latin-1")
 
 
 # --- what is done, and in which order ---------------------------------------------------------------------------------

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import muxframe
 from muxframe import Line
-from muxframe.ingest import Source
+from muxframe.ingest import CheckpointFile, Source
 
 
 def read(
@@ -21,9 +18,8 @@ def read(
 
     Where that is, is kept in the file `state`, every `interval` seconds.
     """
-    path = Path(state)
-    checkpoints = json.loads(path.read_text()) if path.exists() else {}
-    with muxframe.connect().gather(labels=labels, checkpoints=checkpoints, **options) as gathering:
+    file = CheckpointFile(state)
+    with muxframe.connect().gather(labels=labels, checkpoints=file.checkpoints, **options) as gathering:
         gathering.timeout = interval
         stored = time.monotonic()
         while not gathering.closed:
@@ -35,15 +31,5 @@ def read(
                 yield taken
             if gathering.closed or time.monotonic() > stored + interval:
                 flush()
-                store(path, {id: str(checkpoint) for id, checkpoint in gathering.checkpoints.items()})
+                file.store(gathering.checkpoints)
                 stored = time.monotonic()
-
-
-def store(path: Path, checkpoints: dict[str, str]) -> None:
-    """Replace the file by another that is whole."""
-    new = path.with_suffix(".new")
-    with open(new, "w") as file:
-        json.dump(checkpoints, file)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)

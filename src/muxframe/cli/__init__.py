@@ -5,7 +5,7 @@
                                             a command each
     files.py interrupt.py progress.py       what they share
     sessions.py keyboard.py terminal.py signals.py      what attach, exec, logs and record share
-    gathered.py printing.py status.py checkpoints.py    logs of many containers
+    gathered.py printing.py status.py       logs of many containers
 
 Here is what holds for all of them: which module runs, and what an end that is not a success looks like. Everything a
 command does not need is imported late or not at all, so that it starts fast.

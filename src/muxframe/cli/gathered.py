@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.parameters import moment
 from ..errors import MuxframeError, NotFoundError
+from ..ingest.checkpoints import CheckpointFile
 from ..ingest.formats import TextLines, json_line
 from ..ingest.sinks import Files, Parquet
-from .checkpoints import CheckpointFile
 from .files import STDERR, STDOUT, Failure, Naming, complain, open_outputs
 from .interrupt import PATIENCE
 from .printing import Printer

@@ -2,6 +2,7 @@
 
     resume.py       where one is in a log, and how to get back there; no I/O
     following.py    what following one log consists of, step by step; no I/O
+    checkpoints.py  a file that keeps where a gathering is
     follow.py aio.py    the two shells around that: Follower, blocking and on asyncio
     gather.py       many containers at once
     formats.py      what a line looks like: text, JSON
@@ -15,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .checkpoints import CheckpointFile
     from .follow import Follower
     from .formats import TextLines, json_line, text_line
     from .gather import AsyncGathering, Gathering, Source
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncGathering",
     "Checkpoint",
+    "CheckpointFile",
     "Files",
     "Follower",
     "Found",
@@ -42,6 +45,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "checkpoints": ("CheckpointFile",),
     "follow": ("Follower",),
     "formats": ("TextLines", "json_line", "text_line"),
     "gather": ("AsyncGathering", "Gathering", "Source"),

@@ -7,11 +7,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
-from ..ingest.resume import Checkpoint
-from .files import Failure, Naming
+from .resume import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+__all__ = ["CheckpointFile"]
 
 VERSION = 1
 
@@ -19,20 +20,22 @@ VERSION = 1
 class CheckpointFile:
     """The checkpoints of the containers of an engine, and from when on logs were wanted at the very first.
 
+    One process at a time may use a file.
+
     Args:
         path: of a file that is there, or will be.
 
     Attributes:
         is_new: there was no file.
-        since: a moment, or None: from the beginning. To be set where it is new.
-        checkpoints: of each container, by its id.
+        since: a moment, or None: from the beginning. To be set where it is new; kept with the checkpoints.
+        checkpoints: of each container, by its id: for `gather`.
 
     Raises:
-        Failure: the file is something else, or damaged.
+        CheckpointError: the file is something else, damaged, or of a newer version.
         OSError: it cannot be read, or no other can be written in its place.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.path.realpath(path)
         self._unfinished = f"{self._path}.part"
         self.since: str | None = None
@@ -57,9 +60,9 @@ class CheckpointFile:
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError, CheckpointError):
             is_right = False
         if not is_right or not isinstance(self.since, (str, type(None))):
-            raise Failure(f"{self._path}: not a checkpoint file, or damaged")
+            raise CheckpointError(f"{self._path}: not a checkpoint file, or damaged")
         if version != VERSION:
-            raise Failure(f"{self._path}: a checkpoint file of another version of muxframe")
+            raise CheckpointError(f"{self._path}: a checkpoint file of another version of muxframe")
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
@@ -75,10 +78,13 @@ class CheckpointFile:
             return
         texts = {id: str(checkpoint) for id, checkpoint in checkpoints.items()}
         document: dict[str, Any] = {"muxframe checkpoints": VERSION, "since": self.since, "containers": texts}
-        with Naming(self._unfinished):
+        try:
             with open(self._open(), "wb") as file:
                 file.write(json.dumps(document, indent=1).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(self._unfinished, self._path)
+        except OSError as error:
+            error.filename = error.filename or self._unfinished
+            raise
         self.is_new, self.checkpoints = False, checkpoints
