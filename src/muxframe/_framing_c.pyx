@@ -707,7 +707,7 @@ cdef class FrameReader:
 
     cdef int put(self, _Block block, size_t end) except -1:
         """Have frames taken out of another block, from its beginning."""
-        cdef _Block old = self.block  # lives on until the others see the new one
+        cdef _Block _old = self.block  # lives on until the others see the new one
         with cython.critical_section(self):
             self.block = block
             self.position = 0
