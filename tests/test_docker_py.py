@@ -52,6 +52,7 @@ from muxframe.compat.docker_py import (  # noqa: E402
 pytestmark = [
     pytest.mark.filterwarnings("ignore::muxframe.compat._patching.UncheckedVersionWarning"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # docker-py leaves sockets to the garbage collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # and so do responses from 3.13 on
 ]
 
 OUT, ERR = b"out\n", b"err\n"
@@ -152,6 +153,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         certificates = request.getfixturevalue("certificates")
         monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)  # requests would believe it more than the client
         monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+        monkeypatch.setattr("urllib3.util.ssl_.VERIFY_X509_STRICT", 0, raising=False)
         loopback = {"tls": server_context(certificates, version)}
         options = {"tls": tls_of(certificates)}
     with LoopbackEngine(on_exec={"both": say(OUT, (2, ERR))}, **loopback) as engine:

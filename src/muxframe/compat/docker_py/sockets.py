@@ -22,6 +22,9 @@ from .errors import DockerDaemonError, DockerTruncatedStreamError, fail
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
+#: What is looked at for whole frames. What is looked at is copied twice, so behind a larger frame nothing is.
+_LOOK_SIZE = 8192
+
 _PIPE_ENDED = 109  # pywintypes.error: the other side of a named pipe has closed it
 
 
@@ -144,10 +147,11 @@ def frames_iter_no_tty(socket: Any) -> Iterator[tuple[int, bytes]]:
     """
     wire, block = Patient(socket), memoryview(bytearray(RECEIVE_BUFFER_SIZE))
     plain = innermost(socket)
-    offset = 0
+    can_look = type(plain) is plain_sockets.socket
+    offset = size = 0
     while True:
-        if type(plain) is plain_sockets.socket:
-            taken = yield from _whole_frames(plain, block)
+        if can_look and size < _LOOK_SIZE:
+            taken = yield from _whole_frames(plain, block[:_LOOK_SIZE])
             offset += taken
             if taken:
                 continue
@@ -155,7 +159,8 @@ def frames_iter_no_tty(socket: Any) -> Iterator[tuple[int, bytes]]:
         if not header:
             return
         yield from _payload(wire, block, header, offset)
-        offset += HEADER_SIZE + int.from_bytes(header[4:], "big")
+        size = int.from_bytes(header[4:], "big")
+        offset += HEADER_SIZE + size
 
 
 def _whole_frames(sock: plain_sockets.socket, block: memoryview) -> Generator[tuple[int, bytes], None, int]:
