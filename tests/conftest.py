@@ -27,9 +27,9 @@ for name in ("SIGINT", "SIGQUIT", "SIGHUP"):
 
 #: What goes on above the frame core, and is the same on both backends: its tests get the marker `shells`.
 SHELLS = {
-    "aiodocker", "calls", "channel", "cli_cri", "cli_engine", "cri", "dial", "endpoint", "engine", "follow",
-    "fuzz_handshake", "gather", "handshake", "hyper", "ingest_sinks", "live_aio", "live_aiodocker", "live_cri",
-    "live_engine", "live_ingest", "testing", "testing_recorded", "tls",
+    "aiodocker", "calls", "channel", "cli_cri", "cli_engine", "cli_logs", "cri", "dial", "docker_py", "endpoint",
+    "engine", "follow", "gather", "handshake", "hyper", "ingest_sinks", "live_aio", "live_aiodocker", "live_cri",
+    "live_docker_py", "live_engine", "live_ingest", "recipes", "testing", "testing_recorded", "tls",
 }
 
 

@@ -11,9 +11,11 @@ import shutil
 import subprocess
 import sysconfig
 import tomllib
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -43,11 +45,12 @@ def blocks(path: Path, language: str) -> list[tuple[int, str, list[str]]]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Change to a directory that has what the documents use."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Change to a directory that has what the documents use. What they do to the environment does not last."""
     shutil.copytree(PROJECT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with patch.dict(os.environ):
+        yield tmp_path
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
