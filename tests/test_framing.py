@@ -435,6 +435,15 @@ def test_buffers_that_are_refused(core: Any) -> None:
             call()
 
 
+def test_payload_of_its_own(core: Any) -> None:
+    """Who lets go of a payload does so for himself."""
+    frame = core.Frame(1, b"hi")
+    frame.payload.release()
+    _, payload = frame
+    payload.release()
+    assert bytes(frame) == frame.payload == b"hi"
+
+
 def test_buffers_are_released(core: Any) -> None:
     data, out, err = bytearray(WIRE), bytearray(100), bytearray(100)
     core.demux(data)

@@ -723,10 +723,10 @@ class Frame:
     @property
     def payload(self) -> memoryview:
         """The payload: a read-only view, which keeps the memory it was received in as long as it lives."""
-        return self._payload
+        return self._payload[:]
 
     def __iter__(self) -> Iterator[Any]:
-        return iter((self._stream, self._payload))
+        return iter((self._stream, self._payload[:]))
 
     def __bytes__(self) -> bytes:
         return bytes(self._payload)
