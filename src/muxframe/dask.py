@@ -20,9 +20,9 @@ try:
     import fsspec
     import pandas
     import pyarrow
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     text = 'this needs dask, fsspec and pyarrow: pip install "muxframe[dask]"'
-    raise ModuleNotFoundError(text, name=error.name) from error
+    raise ModuleNotFoundError(text, name=_error.name) from _error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -305,7 +305,7 @@ class NoMatchError(MuxframeError, EOFError):
     def __init__(self, pattern: str | bytes, lines: Sequence[Line]) -> None:
         super().__init__(pattern)
         self.pattern = pattern
-        self.lines = list(lines)
+        self.lines: list[Line] = list(lines)
 
     def __str__(self) -> str:
         return f"the output ended without a line that matches {self.pattern!r}"

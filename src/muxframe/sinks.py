@@ -40,7 +40,7 @@ class Sink:
     """Where payload of a stream goes."""
 
     #: Bytes taken so far, after a failed write too.
-    size = 0
+    size: int = 0
 
     #: Tells two sinks apart whose order nobody can observe (regular files, memory); None where somebody may be
     #: watching (terminals, pipes, sockets, callables).

@@ -39,7 +39,7 @@ class Source:
     identity: Hashable = None
 
     #: What has been read already and comes before everything else.
-    received = memoryview(b"")
+    received: memoryview = memoryview(b"")
 
     def take_received(self) -> memoryview:
         """Return `received`, which is empty then."""

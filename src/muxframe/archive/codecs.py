@@ -38,8 +38,9 @@ class Codec:
 class Gzip(Codec):
     """gzip, by the standard library."""
 
-    sync, end = zlib.Z_SYNC_FLUSH, zlib.Z_FINISH
-    error = zlib.error
+    sync: int = zlib.Z_SYNC_FLUSH
+    end: int = zlib.Z_FINISH
+    error: type[Exception] = zlib.error
 
     def compressor(self) -> Any:
         return zlib.compressobj(wbits=31)
@@ -53,8 +54,9 @@ class Zstd(Codec):
 
     def __init__(self) -> None:
         self._zstd: Any = import_module("compression.zstd")
-        self.sync, self.end = self._zstd.ZstdCompressor.FLUSH_BLOCK, self._zstd.ZstdCompressor.FLUSH_FRAME
-        self.error = self._zstd.ZstdError
+        self.sync: int = self._zstd.ZstdCompressor.FLUSH_BLOCK
+        self.end: int = self._zstd.ZstdCompressor.FLUSH_FRAME
+        self.error: type[Exception] = self._zstd.ZstdError
 
     def compressor(self) -> Any:
         return self._zstd.ZstdCompressor(options={self._zstd.CompressionParameter.checksum_flag: 1})
@@ -68,8 +70,9 @@ class Zstandard(Codec):
 
     def __init__(self) -> None:
         self._zstd: Any = import_module("zstandard")
-        self.sync, self.end = self._zstd.COMPRESSOBJ_FLUSH_BLOCK, self._zstd.COMPRESSOBJ_FLUSH_FINISH
-        self.error = self._zstd.ZstdError
+        self.sync: int = self._zstd.COMPRESSOBJ_FLUSH_BLOCK
+        self.end: int = self._zstd.COMPRESSOBJ_FLUSH_FINISH
+        self.error: type[Exception] = self._zstd.ZstdError
 
     def compressor(self) -> Any:
         return self._zstd.ZstdCompressor(write_checksum=True).compressobj()

@@ -94,7 +94,7 @@ class Packer:
     def __init__(self, shape: Shape, suffix: str) -> None:
         flags = sum(flag << i for i, flag in enumerate(shape))
         self._check = 0
-        self.head = self._checked(_HEAD.pack(MAGIC, VERSION, flags, list(CODECS).index(suffix)))
+        self.head: bytes = self._checked(_HEAD.pack(MAGIC, VERSION, flags, list(CODECS).index(suffix)))
 
     def pack(self, entry: Entry) -> bytes:
         """Return the entry's bytes."""
@@ -176,7 +176,7 @@ class Scanner:
     """
 
     def __init__(self, shape: Shape, interval: int | None, max_frame_size: int) -> None:
-        self.offset = 0
+        self.offset: int = 0
         self.shape = shape
         self._interval = math.inf if interval is None else interval
         self._target = self._interval

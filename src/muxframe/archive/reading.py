@@ -138,6 +138,10 @@ class Archive:
         raw, timestamps, details: what the stream is.
     """
 
+    raw: bool
+    timestamps: bool
+    details: bool
+
     def __init__(self, file: AnyFile, shape: Shape, suffix: str, index: Index | None) -> None:
         self._file = file
         self.raw, self.timestamps, self.details = shape

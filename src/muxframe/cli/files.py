@@ -85,7 +85,7 @@ class File:
         self.descriptor = descriptor
         self._is_owned = is_owned
         with Naming(name):
-            self.status = os.fstat(descriptor)
+            self.status: os.stat_result = os.fstat(descriptor)
 
     @property
     def is_regular(self) -> bool:

@@ -40,7 +40,7 @@ class Interrupt:
     """
 
     def __init__(self, *inputs: File) -> None:
-        self.happened = False
+        self.happened: bool = False
         self._inputs = inputs
 
     def __enter__(self) -> Self:

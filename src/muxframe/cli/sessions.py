@@ -128,7 +128,7 @@ class Guidance:
         keys: bytes | None = None,
         forward: Callable[[str], None] | None = None,
     ) -> None:
-        self.is_detached = False
+        self.is_detached: bool = False
         self._session = session
         self._forward = forward
         self._requests: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()

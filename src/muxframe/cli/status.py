@@ -35,7 +35,7 @@ class Status:
     """
 
     def __init__(self, is_wanted: bool) -> None:
-        self.is_shown = is_wanted and is_terminal(STDERR) and understands_escapes()
+        self.is_shown: bool = is_wanted and is_terminal(STDERR) and understands_escapes()
         self._lock = threading.RLock()
         self._lines = 0
         self._size = 0

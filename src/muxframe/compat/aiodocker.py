@@ -34,9 +34,9 @@ try:
     import aiodocker.services
     import aiodocker.stream
     import aiohttp
-except ImportError as error:
+except ImportError as _error:
     missing = "muxframe.compat.aiodocker needs aiodocker: pip install aiodocker"
-    raise ModuleNotFoundError(missing, name=error.name) from error
+    raise ModuleNotFoundError(missing, name=_error.name) from _error
 
 from .. import aio
 from .._framing import Demuxer

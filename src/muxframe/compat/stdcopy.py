@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["NewStdWriter", "StdCopy", "StdCopyError", "Stderr", "Stdin", "Stdout", "StdWriter", "Systemerr"]
 
-Stdin, Stdout, Stderr, Systemerr = Stream
+Stdin: Stream = Stream.STDIN
+Stdout: Stream = Stream.STDOUT
+Stderr: Stream = Stream.STDERR
+Systemerr: Stream = Stream.SYSTEMERR
 
 
 class StdCopyError(MuxframeError):

@@ -70,7 +70,7 @@ class ChannelBody(WebSocketBody):
     def __init__(self, protocol: str, *, is_isulad: bool = False) -> None:
         super().__init__()
         self.exit_code: int | None = None
-        self.protocol = protocol or V1
+        self.protocol: str = protocol or V1
         self._is_isulad = is_isulad
         self._is_base64 = self._is_text = self.protocol in (V4_BASE64, V1_BASE64)
         self._has_json_status = self.protocol in (V5, V4, V4_BASE64)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 try:
     import grpc
-except ModuleNotFoundError as error:
-    if error.name != "grpc":
+except ModuleNotFoundError as _error:
+    if _error.name != "grpc":
         raise
     text = 'a container runtime is called with grpcio: pip install "muxframe[cri]"'
-    raise ModuleNotFoundError(text, name=error.name) from None
+    raise ModuleNotFoundError(text, name=_error.name) from None
 
 from ..engine.endpoint import Endpoint, parse_endpoint
 from ..errors import BadRequestError, ConflictError, ConnectionLostError, EngineError, NotFoundError

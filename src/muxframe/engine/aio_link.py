@@ -48,9 +48,9 @@ class Connection:
     __slots__ = ("_loop", "process", "socket", "tls")
 
     def __init__(self, sock: socket.socket, tls: TlsStream | None, process: SshProcess | None) -> None:
-        self.socket = sock
-        self.tls = tls
-        self.process = process
+        self.socket: socket.socket = sock
+        self.tls: TlsStream | None = tls
+        self.process: SshProcess | None = process
         self._loop = asyncio.get_running_loop()
 
     async def shake_hands(self) -> None:
@@ -173,7 +173,7 @@ class Link(asyncio.BufferedProtocol):
     def __init__(self, connection: Connection, head: Response | None, received: bytes, body: Body | None) -> None:
         self.head = head
         self.body = body
-        self.is_closed = False
+        self.is_closed: bool = False
         self._received = received
         self._connection = connection
         self._tls = connection.tls

@@ -410,10 +410,10 @@ class SessionBase:
         self._way: str | None = None  # in which it is read
         self._is_over = False
         self._has_closed_stdin = False
-        self.tty = opened.is_tty
+        self.tty: bool = opened.is_tty
         self.stream_type: Literal["multiplexed", "raw"] = "raw" if opened.is_raw else "multiplexed"
         self.exit_code: int | None = None
-        self.closes_stdin = opened.closes_stdin
+        self.closes_stdin: bool | None = opened.closes_stdin
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"

@@ -194,7 +194,7 @@ class Connection:
     """
 
     def __init__(self, timeout: float | None) -> None:
-        self.hold = _Hold(self._release)
+        self.hold: _Hold = _Hold(self._release)
         self._timeout = timeout
         self._is_interrupted = False
         self._is_write_closed = False

@@ -222,7 +222,8 @@ class StackedBody(Body):
     def __init__(self, first: Body, second: Body) -> None:
         self._first = first
         self._second = second
-        self.is_over = first.is_over  # with the head: then nothing may come any more, not even the connection's end
+        # With the head: then nothing may come any more, not even the connection's end.
+        self.is_over: bool = first.is_over
 
     def feed(self, data: Buffer) -> bytes:
         packed = self._first.feed(data)
@@ -329,7 +330,7 @@ class Conversation:
         self._interim = 0
         self._body = bytearray()
         self._head: Response | None = None
-        self.is_complete = False
+        self.is_complete: bool = False
 
     @property
     def is_stream(self) -> bool:
@@ -470,5 +471,5 @@ class LateBody(Body):
             return bytes(data)
         else:
             received = self._inner.feed(data)
-        self.is_over = self._inner is not None and self._inner.is_over
+        self.is_over: bool = self._inner is not None and self._inner.is_over
         return received

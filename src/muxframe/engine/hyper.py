@@ -70,8 +70,8 @@ class HyperAuth:
         self._access: str = access
         self._secret: str = secret
         self._clock = clock
-        self.region = region or DEFAULT_REGION
-        self.host = f"https://{self.region}.hyper.sh"
+        self.region: str = region or DEFAULT_REGION
+        self.host: str = f"https://{self.region}.hyper.sh"
 
     def __repr__(self) -> str:
         return f"<HyperAuth {self._access} {self.region}>"

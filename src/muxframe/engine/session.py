@@ -69,11 +69,11 @@ class Link(Source):
     def __init__(self, connection: Connection, head: Response | None, received: bytes, body: Body | None) -> None:
         self.connection = connection
         self.head = head
-        self.received = memoryview(received)
+        self.received: memoryview = memoryview(received)
         self.body = body
         self.fault: MuxframeError | None = None  # that ended reading
-        self.is_over = False
-        self.is_closed = False
+        self.is_over: bool = False
+        self.is_closed: bool = False
         self._writing = threading.Lock()
         self._unsent = b""  # of what was packed: it goes before everything else
         self._answers: deque[bytes] = deque()  # to what was received

@@ -15,11 +15,11 @@ try:
     from websockets.protocol import CLIENT, State
     from websockets.protocol import Protocol as Messages
     from websockets.utils import accept_key, generate_key
-except ModuleNotFoundError as error:
-    if error.name != "websockets":
+except ModuleNotFoundError as _error:
+    if _error.name != "websockets":
         raise
     text = 'WebSockets need the websockets library: pip install "muxframe[websocket]"'
-    raise ModuleNotFoundError(text, name=error.name) from None
+    raise ModuleNotFoundError(text, name=_error.name) from None
 
 from ..errors import ConnectionLostError, HandshakeError
 from .handshake import Body

@@ -39,6 +39,7 @@ class CheckpointFile:
         self._path = os.path.realpath(path)
         self._unfinished = f"{self._path}.part"
         self.since: str | None = None
+        self.is_new: bool = False
         self.checkpoints: Mapping[str, Checkpoint] = {}
         try:
             with open(self._path, "rb") as file:
@@ -46,7 +47,6 @@ class CheckpointFile:
         except FileNotFoundError:
             self.is_new = True
         else:
-            self.is_new = False
             self._take(text)
         os.close(self._open())
         os.unlink(self._unfinished)

@@ -130,7 +130,7 @@ class Following:
             raise ValueError(f'until must be "end", "exited", "removed" or None, not {until!r}')
         self.name = container
         self.checkpoint = Checkpoint.from_str(checkpoint) if isinstance(checkpoint, str) else checkpoint
-        self.gaps = 0
+        self.gaps: int = 0
         self._since = 0 if since is None else nanoseconds(since)
         self._tail = tail_of(tail) if checkpoint is None else "all"
         self._wanted = stdout, stderr, details

@@ -85,7 +85,7 @@ class Source:
     def __init__(self, info: Mapping[str, Any], checkpoint: Checkpoint | None, started: int | None) -> None:
         self.id: str = info["Id"]
         names: list[str] = [name.removeprefix("/") for name in info.get("Names") or ()]
-        self.name = min(names, key=lambda name: name.count("/"), default=self.id[:12])  # others are links' names
+        self.name: str = min(names, key=lambda name: name.count("/"), default=self.id[:12])  # others are links' names
         self.labels: Mapping[str, str] = info.get("Labels") or _NO_LABELS
         self.error: Exception | None = None
         self._checkpoint = checkpoint

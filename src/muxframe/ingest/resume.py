@@ -187,7 +187,7 @@ class Replay:
     __slots__ = ("_stderr", "_stdout", "has_gap")
 
     def __init__(self, checkpoint: Checkpoint, since: int) -> None:
-        self.has_gap = False  #: lines are missing: a place was not there
+        self.has_gap: bool = False  #: lines are missing: a place was not there
         self._stdout = _search(checkpoint.stdout, since)
         self._stderr = _search(checkpoint.stderr, since)
 

@@ -497,7 +497,7 @@ class Queued(_Sink):
     def __init__(self, sink: Any, *, max_bytes: int = 64 * 1024 * 1024, full: Literal["drop", "wait"] = "drop") -> None:
         if full not in ("drop", "wait"):
             raise ValueError(f'full must be "drop" or "wait", not {full!r}')
-        self.dropped = 0
+        self.dropped: int = 0
         self._sink = sink
         self._write = sink.write if hasattr(sink, "write") else sink
         self._full = full

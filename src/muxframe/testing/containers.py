@@ -45,7 +45,7 @@ class Log:
     """
 
     def __init__(self, entries: Iterable[LogEntry] = ()) -> None:
-        self.entries = list(entries)
+        self.entries: list[LogEntry] = list(entries)
         self.keeps_lines = True
         self._partial = {1: b"", 2: b""}
         self._began: dict[int, int] = {}  # when the unfinished line of a stream was
@@ -160,28 +160,29 @@ class Container:
         if begin not in ("client", "add"):
             raise ValueError(f"begin must be 'client' or 'add', not {begin!r}")
         self.name = name
-        self.id = id or token_hex(32)
+        self.id: str = id or token_hex(32)
         self.tty = tty
         self.open_stdin = open_stdin
         self.stdin_once = stdin_once
-        self.labels = dict(labels or {})
+        self.labels: dict[str, str] = dict(labels or {})
         self.auto_remove = auto_remove
-        self.log_details = dict(log_details or {})
-        self.begins_at_add = begin == "add"
-        self.command = tuple(command)
-        self.config = dict(config or {})
-        self.is_plain = bool(output)  # its script ends by itself
-        self.script = script or (say(*output, exit_code=exit_code) if output else idle)
-        self.log = Log(LogEntry(*entry) if len(entry) == 3 else LogEntry(*entry, time.time_ns()) for entry in log)
-        self.changed = threading.Condition()
-        self.created = time.time_ns()
-        self.started = self.finished = 0
-        self.exits = 0
-        self.is_removed = False
-        self.exit_code = 0
+        self.log_details: dict[str, str] = dict(log_details or {})
+        self.begins_at_add: bool = begin == "add"
+        self.command: tuple[str, ...] = tuple(command)
+        self.config: dict[str, object] = dict(config or {})
+        self.is_plain: bool = bool(output)  # its script ends by itself
+        self.script: Script = script or (say(*output, exit_code=exit_code) if output else idle)
+        self.log: Log = Log(LogEntry(*entry) if len(entry) == 3 else LogEntry(*entry, time.time_ns()) for entry in log)
+        self.changed: threading.Condition = threading.Condition()
+        self.created: int = time.time_ns()
+        self.started: int = 0
+        self.finished: int = 0
+        self.exits: int = 0
+        self.is_removed: bool = False
+        self.exit_code: int = 0
         self.state: State = state
         self.process: Process | None = None
-        self.stdin = Stdin(self.changed, tty=tty)
+        self.stdin: Stdin = Stdin(self.changed, tty=tty)
         self._thread: threading.Thread | None = None
         self.execs: list[Exec] = []
         self._outlets: list[Outlet] = []
@@ -355,17 +356,17 @@ class Exec:
     """
 
     def __init__(self, container: Container, config: Mapping[str, object], command: Sequence[str]) -> None:
-        self.id = token_hex(32)
+        self.id: str = token_hex(32)
         self.container = container
-        self.config = dict(config)
-        self.command = tuple(command)
-        self.tty = bool(config.get("Tty"))
-        self.is_started = False
-        self.is_running = False
+        self.config: dict[str, object] = dict(config)
+        self.command: tuple[str, ...] = tuple(command)
+        self.tty: bool = bool(config.get("Tty"))
+        self.is_started: bool = False
+        self.is_running: bool = False
         self.exit_code: int | None = None
         self.process: Process | None = None
-        self.changed = threading.Condition()
-        self.stdin = Stdin(self.changed, tty=self.tty)
+        self.changed: threading.Condition = threading.Condition()
+        self.stdin: Stdin = Stdin(self.changed, tty=self.tty)
         self._outlet: Outlet | None = None
 
     def start(self, owner: Owner, script: Script, outlet: Outlet, size: tuple[int, int] | None = None) -> None:

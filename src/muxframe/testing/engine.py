@@ -83,14 +83,15 @@ class LoopbackEngine:
             raise ValueError(f"transport must be 'unix' or 'tcp', not {transport!r}")
         if tls is not None and transport == "unix":
             raise ValueError("tls needs transport='tcp'")
-        self.personality = Personality.choose(flavor, api_version, server_version)
+        self.personality: Personality = Personality.choose(flavor, api_version, server_version)
         self.flavor: str = flavor
         self.on_exec: Commands = on_exec or {}
         self.on_create: Commands = on_create or {}
         self.requests: list[Request] = []
         self.errors: list[BaseException] = []
         self.execs: list[Exec] = []
-        self.is_closed = False
+        self.host: str
+        self.is_closed: bool = False
         self._tls = tls
         self._containers: list[Container] = []
         self._faults: list[_Planted] = []
@@ -102,7 +103,7 @@ class LoopbackEngine:
         self._directory: str | None = None
         self._address: Any = None  # while it is stopped
         self.events: list[tuple[int, str, Container]] = []  # nanoseconds since 1970, what, to which
-        self.happened = threading.Condition()
+        self.happened: threading.Condition = threading.Condition()
         self._is_stopped = False
         self._listener = self._listen_unix() if transport == "unix" else self._listen_tcp()
         self._acceptor = self._spawn_acceptor()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .answers import Answer, Request
     from .containers import Container
     from .engine import LoopbackEngine
+    from .personality import Personality
+    from .wire import Wire
 
 Headers = dict[str, str | None]
 
@@ -41,14 +43,14 @@ class Exchange:
 
     def __init__(self, engine: LoopbackEngine, request: Request, answer: Answer) -> None:
         self.engine = engine
-        self.personality = engine.personality
+        self.personality: Personality = engine.personality
         self.request = request
         self.answer = answer
-        self.wire = answer.wire
-        self.upgrade = None if answer.fault.no_upgrade else self.personality.upgrade(request)
+        self.wire: Wire = answer.wire
+        self.upgrade: str | None = None if answer.fault.no_upgrade else self.personality.upgrade(request)
         self._is_chunked = False
         closes = "close" in request.headers.get("connection", "").lower()
-        self.keeps_alive = request.http_version == "1.1" and not closes
+        self.keeps_alive: bool = request.http_version == "1.1" and not closes
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ class RefusedError(Exception):
         super().__init__(status, message)
         self.status = status
         self.message = message
-        self.cause = cause or message
+        self.cause: str = cause or message
         self.is_bare = is_bare
 
 

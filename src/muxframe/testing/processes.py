@@ -190,8 +190,8 @@ class Process:
         config: Mapping[str, object] | None = None,
     ) -> None:
         self.stdin = stdin
-        self.command = tuple(command)
-        self.config = dict(config or {})
+        self.command: tuple[str, ...] = tuple(command)
+        self.config: dict[str, object] = dict(config or {})
         self.tty = tty
         self.signals: list[int] = []
         self.size: tuple[int, int] | None = None

@@ -85,13 +85,13 @@ class Attachment:
     def __init__(self, x: Exchange, container: Container, *, selects: bool) -> None:
         p = x.personality
         self.container = container
-        self.is_docker = p.is_docker
-        self.asked = x.streams() if selects else frozenset({1, 2})
-        self.keys = DetachKeys.parse(x)
-        self.wants_stream = x.request.flag("stream", default=not p.is_docker)
-        self.wants_logs = x.request.flag("logs")
-        self.has_stdin = self.wants_stream and x.request.flag("stdin")
-        self.outlet = Outlet(self.asked)
+        self.is_docker: bool = p.is_docker
+        self.asked: frozenset[int] = x.streams() if selects else frozenset({1, 2})
+        self.keys: DetachKeys = DetachKeys.parse(x)
+        self.wants_stream: bool = x.request.flag("stream", default=not p.is_docker)
+        self.wants_logs: bool = x.request.flag("logs")
+        self.has_stdin: bool = self.wants_stream and x.request.flag("stdin")
+        self.outlet: Outlet = Outlet(self.asked)
         self._stdin = container.stdin
         self._farewell = p.detach_farewell()
 

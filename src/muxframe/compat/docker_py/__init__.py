@@ -30,10 +30,10 @@ try:
     import docker.api.exec_api
     import docker.utils.socket
     import urllib3.connection
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
-        f"muxframe.compat.docker_py needs docker-py 7 (pip install docker): {error}", name=error.name
-    ) from error
+        f"muxframe.compat.docker_py needs docker-py 7 (pip install docker): {_error}", name=_error.name
+    ) from _error
 
 from .._patching import Patch, UncheckedVersionWarning
 from . import streams

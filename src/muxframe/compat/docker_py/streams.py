@@ -25,8 +25,13 @@ from .sockets import Patient, demux_adaptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
     from ...protocol import Chunk
+
+    _CancellableStream: TypeAlias = CancellableStream[Any]
+else:
+    _CancellableStream = CancellableStream  # generic for type checkers alone
 
 #: Whether the request at hand asks for an upgrade.
 _upgrades: ContextVar[bool] = ContextVar("upgrades", default=False)
@@ -398,7 +403,7 @@ def logs(original: Callable[..., Any]) -> Callable[..., Any]:
     return logs
 
 
-class Cancellable(CancellableStream):  # type: ignore[misc]
+class Cancellable(_CancellableStream):  # type: ignore[misc]
     """A stream that close() ends quietly, and nothing else: docker-py takes every OSError for the end."""
 
     _is_cancelled = False
