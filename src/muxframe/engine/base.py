@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from .._lines_py import DEFAULT_MAX_LINE_SIZE
 from ..protocol import DEFAULT_MAX_FRAME_SIZE, Truncated
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .handshake import Conversation
     from .parameters import Moment
 
-__all__ = ["DEFAULT_TIMEOUT", "TOO_LATE", "Deadline", "EngineBase", "RunBase", "SessionBase"]
+__all__ = ["DEFAULT_TIMEOUT", "TOO_LATE", "Deadline", "EngineBase", "LineOptions", "RunBase", "SessionBase"]
 
 #: Seconds for connecting, and for each answer that is not a stream.
 DEFAULT_TIMEOUT = 60.0
@@ -394,6 +394,14 @@ class Deadline:
         return left
 
 
+class LineOptions(TypedDict):
+    """Arguments of `muxframe.lines` and others that a stream decides."""
+
+    raw: bool
+    timestamps: bool
+    details: bool
+
+
 class SessionBase:
     """One stream of an engine's.
 
@@ -425,7 +433,7 @@ class SessionBase:
         raise NotImplementedError
 
     @property
-    def line_options(self) -> dict[str, bool]:
+    def line_options(self) -> LineOptions:
         """What `muxframe.lines` and others have to be told of this stream: raw, timestamps and details."""
         opened = self._opened
         return {"raw": opened.is_raw, "timestamps": opened.has_timestamps, "details": opened.has_details}
