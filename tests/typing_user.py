@@ -83,6 +83,12 @@ def splitters(data: bytes) -> None:
     assert_type(writer, muxframe.FrameWriter)
 
 
+def misspelt() -> None:
+    print(muxframe.dmux)  # type: ignore[attr-defined]
+    print(muxframe.aio.dmux)  # type: ignore[attr-defined]
+    print(muxframe.ingest.dmux)  # type: ignore[attr-defined]
+
+
 def failures(wire: bytes) -> None:
     try:
         muxframe.demux(wire)

@@ -71,17 +71,19 @@ T = TypeVar("T", Chunk, Frame, Line, LineBatch)
 _ENGINE = ("Engine", "Session", "attach", "connect", "exec", "follow", "gather", "logs")
 
 
-def __getattr__(name: str) -> Any:
-    """Import the attach wrapper, and h11 with it, when it is first asked for."""
-    if name == "wait_for":
-        from .ingest.waiting import wait_for_async
+if not TYPE_CHECKING:  # a type checker would let any misspelt name pass
 
-        return wait_for_async
-    if name not in _ENGINE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .engine import aio as engine
+    def __getattr__(name: str) -> Any:
+        """Import the attach wrapper, and h11 with it, when it is first asked for."""
+        if name == "wait_for":
+            from .ingest.waiting import wait_for_async
 
-    return getattr(engine, name)
+            return wait_for_async
+        if name not in _ENGINE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .engine import aio as engine
+
+        return getattr(engine, name)
 
 
 class Reader(asyncio.BufferedProtocol, Generic[T]):
