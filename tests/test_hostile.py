@@ -248,6 +248,8 @@ def test_a_receive_buffer_that_was_resized(core: Any) -> None:
     view = demuxer.get_buffer()
     memory = view.obj
     view.release()
+    if not isinstance(memory, bytearray):
+        pytest.skip("it is not one that can be resized")
     del memory[8:]
     with pytest.raises(ValueError, match="nbytes is 60008, the buffer has 8"):
         demuxer.buffer_updated(60_008)

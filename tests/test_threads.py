@@ -432,19 +432,25 @@ def a_batch(cores: Any, count: int) -> Any:
 # --- frames and memory -----------------------------------------------------------------------------------------------
 
 
+def skip_where_python_counts_without_a_lock(cores: Any) -> None:
+    """Views of views are counted by CPython, without the GIL in a way that loses count. The twin is made of them."""
+    if not HAS_GIL and cores.Demuxer.__module__.endswith("_py"):
+        pytest.skip("CPython counts the views of one memory without a lock")
+
+
 def test_one_frame(cores: Any) -> None:
     """Its memory is let go once, and only when nobody looks any more."""
-    if not HAS_GIL and cores.Frame.__module__.endswith("_py"):
-        pytest.skip("views of one memoryview are counted without a lock by CPython itself")
+    skip_where_python_counts_without_a_lock(cores)
     memory = bytearray(b"payload" * 100)
+    content = bytes(memory)
     frames = [cores.Frame(1, memory)]
-    other = cores.Frame(1, bytes(memory))
+    other = cores.Frame(1, content)
 
     def work() -> None:
         [frame] = frames
         for _ in range(200):
             with frame.payload as view:
-                assert view == memory
+                assert view == content
             assert frame == other and hash(frame) == hash(other) and len(frame) == 700
             stream, view = frame
             assert stream == 1
@@ -464,7 +470,8 @@ def test_one_frame(cores: Any) -> None:
 
 def test_one_output(cores: Any) -> None:
     """Several calls into the same memory mix their payload, and no more."""
-    out, err = bytearray(BIG), bytearray(BIG)
+    skip_where_python_counts_without_a_lock(cores)
+    out, err = memoryview(bytearray(BIG)), memoryview(bytearray(BIG))
     wires = [b"".join(pack(1 + i % 2, bytes([65 + thread]) * 500) for i in range(200)) for thread in range(THREADS)]
 
     def worker(wire: bytes) -> Callable[[], None]:
@@ -483,7 +490,8 @@ def test_one_output(cores: Any) -> None:
 def test_wire_that_changes(cores: Any) -> None:
     """Whatever another thread writes into the wire meanwhile: nothing is read or written out of bounds."""
     original = b"".join(pack(1 + i % 2, b"x" * (i % 300) + b"\n") for i in range(300))
-    wire = bytearray(original)
+    skip_where_python_counts_without_a_lock(cores)
+    wire = memoryview(bytearray(original))
     out, err = bytearray(len(wire)), bytearray(len(wire))
     flag = Flag(1)
 

@@ -93,6 +93,13 @@ cdef class _Outputs:
     cdef object done(self, size_t consumed)
 
 
+cdef class _Block:
+    cdef void *own              # allocated here, or NULL
+    cdef Py_buffer view         # borrowed, or empty
+    cdef uint8_t *data
+    cdef size_t size
+
+
 cdef class Demuxer:
     cdef object __weakref__
     cdef _Turn turn
@@ -103,7 +110,7 @@ cdef class Demuxer:
     cdef bint is_lost           # memory ran out inside feed
     cdef bint raw               # not framed: all of it is stdout
     cdef bint closed            # feed_eof was called
-    cdef bytearray receive_buffer
+    cdef _Block receive_buffer  # None until it is asked for
 
     cdef list take(self, const uint8_t *src, size_t size)
     cdef object take_into(self, object data, object stdout, object stderr, bint ordered, Py_ssize_t start)
@@ -113,13 +120,6 @@ cdef class Demuxer:
     cdef int finish_text(self) except -1
     cdef bytes header(self)
     cdef int fail(self, object fault) except -1
-
-
-cdef class _Block:
-    cdef void *own              # allocated here, or NULL
-    cdef Py_buffer view         # borrowed, or empty
-    cdef uint8_t *data
-    cdef size_t size
 
 
 cdef class Frame:

@@ -30,7 +30,7 @@ from cpython.pythread cimport (
     PyThread_release_lock,
 )
 from libc.stdint cimport SIZE_MAX, UINT32_MAX, UINT64_MAX, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from os import strerror
 from threading import current_thread, main_thread
@@ -44,8 +44,8 @@ cdef extern from *:
 
 from . import _framing_py as _py
 from ._framing_py import BLOCK_SIZE as _BLOCK_SIZE
+from ._framing_py import RECEIVE_BUFFER_SIZE as _RECEIVE_BUFFER_SIZE
 from ._framing_py import (
-    RECEIVE_BUFFER_SIZE,
     _decode,
     again,
     check_limit,
@@ -69,6 +69,7 @@ __all__ = ["Demuxer", "Frame", "FrameReader", "demux", "demux_into", "pack_frame
 cdef tuple STREAMS = tuple(Stream)
 cdef size_t MAX_SYSTEMERR_SIZE = _MAX_SYSTEMERR_SIZE
 cdef size_t BLOCK_SIZE = _BLOCK_SIZE
+cdef size_t RECEIVE_BUFFER_SIZE = _RECEIVE_BUFFER_SIZE
 cdef size_t NOGIL_SIZE = 32 * 1024  # below it, giving up the GIL costs more than it gives
 cdef char *FORMAT = "B"
 cdef uint8_t NOTHING = 0  # what an empty buffer without memory points to
@@ -228,24 +229,22 @@ cdef class Demuxer:
         return self.take_into(data, stdout, stderr, ordered, start)
 
     def get_buffer(self, sizehint=-1, /):
+        cdef _Block block
         with cython.critical_section(self):  # no turn: a call that takes bytes may last
             if self.receive_buffer is None:
-                self.receive_buffer = bytearray(RECEIVE_BUFFER_SIZE)
-            buffer = self.receive_buffer
-        return PyMemoryView_FromObject(buffer)
+                self.receive_buffer = new_block(RECEIVE_BUFFER_SIZE)
+                memset(self.receive_buffer.data, 0, RECEIVE_BUFFER_SIZE)
+            block = self.receive_buffer
+        return PyMemoryView_FromObject(block)
 
     def buffer_updated(self, nbytes, /):
         cdef Py_ssize_t size = nbytes
-        cdef Py_buffer view
+        cdef _Block block
         with cython.critical_section(self):
-            buffer = self.receive_buffer
-        acquire(buffer or b"", &view, "data", False)
-        try:
-            if not 0 <= size <= view.len:  # not as it was made: it may have been resized
-                raise ValueError(f"nbytes is {size}, the buffer has {view.len}")
-            return self.take(<const uint8_t *>view.buf, <size_t>size)
-        finally:
-            PyBuffer_Release(&view)
+            block = self.receive_buffer or NO_BLOCK
+        if not 0 <= size <= <Py_ssize_t>block.size:
+            raise ValueError(f"nbytes is {size}, the buffer has {block.size}")
+        return self.take(block.data, <size_t>size)
 
     def feed_eof(self):
         self.turn.enter(self)

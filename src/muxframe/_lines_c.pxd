@@ -105,5 +105,6 @@ cdef class LineReader:
 
     cdef Line take(self)
     cdef int read(self) except -1
+    cdef int read_piece(self) except -1
     cdef object next_piece(self)
     cdef int split(self, const uint8_t *src, size_t size) except -1

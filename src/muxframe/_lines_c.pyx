@@ -455,7 +455,6 @@ cdef class LineReader:
 
     cdef int read(self) except -1:
         """Read once, and split what there is; raise what is wrong, or StopIteration."""
-        cdef Py_buffer view
         cdef bint is_empty
         self.turn.enter(self)
         try:
@@ -467,18 +466,24 @@ cdef class LineReader:
                 raise again(self.fault)
             if self.eof:
                 raise StopIteration
-            piece = self.next_piece()
-            acquire(piece, &view, "source", False)
-            try:
-                with cython.critical_section(self):
-                    self.next = self.count = 0
-                self.split(<const uint8_t *>view.buf, <size_t>view.len)
-                with cython.critical_section(self):
-                    self.count = self.splitter.core.rows.count
-            finally:
-                PyBuffer_Release(&view)
+            self.read_piece()
         finally:
             self.turn.leave()
+        return 0
+
+    cdef int read_piece(self) except -1:
+        """Make rows of the next piece, and let go of it: views of one memory are counted without a lock by CPython."""
+        cdef Py_buffer view
+        piece = self.next_piece()
+        acquire(piece, &view, "source", False)
+        try:
+            with cython.critical_section(self):
+                self.next = self.count = 0
+            self.split(<const uint8_t *>view.buf, <size_t>view.len)
+            with cython.critical_section(self):
+                self.count = self.splitter.core.rows.count
+        finally:
+            PyBuffer_Release(&view)
         return 0
 
     cdef object next_piece(self):
