@@ -36,7 +36,7 @@ FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 INSISTENCE = 2.0
 
 #: Seconds between attempts to tell a size.
-RESIZE_DELAYS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+RESIZE_DELAYS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 #: Seconds after the end of the output in which the exit is expected; after that what was running still does.
 EXIT_PATIENCE = 2.0
@@ -175,7 +175,7 @@ class Guidance:
         for delay in RESIZE_DELAYS:
             try:
                 return self._session.resize(height, width)
-            except EngineError:
+            except (EngineError, OSError):
                 time.sleep(delay)
 
     def _serve_requests(self) -> None:
