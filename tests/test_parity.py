@@ -65,10 +65,40 @@ def test_signatures_of_functions(name: str, twins: tuple[Any, Any]) -> None:
 
 
 @each(CLASSES)
+def test_signatures_of_classes(name: str, twins: tuple[Any, Any]) -> None:
+    ours, theirs = (getattr(twin, name) for twin in twins)
+    assert parameters(ours) == parameters(theirs)
+    options = {name: default for name, kind, default in parameters(ours) if kind is inspect.Parameter.KEYWORD_ONLY}
+    required = {"Frame": (1, b""), "FrameReader": (b"",), "Line": (1, None, b""), "LineReader": (b"",)}
+    if name != "LineBatch":  # which only builders make
+        theirs(*required.get(name, ()), **options)  # what is documented is what there is
+
+
+@each(CLASSES)
+def test_kinds_of_members(name: str, twins: tuple[Any, Any]) -> None:
+    """A property is one in both, and cannot be written; a method can be called."""
+    ours, theirs = (members(getattr(twin, name)) for twin in twins)
+    for member, value in ours.items():
+        assert callable(value) == callable(theirs[member])
+        if not callable(value):
+            assert inspect.isdatadescriptor(value) and inspect.isdatadescriptor(theirs[member])
+            assert isinstance(value, property) and value.fset is None
+
+
+@each(CLASSES)
+def test_special_methods(name: str, twins: tuple[Any, Any]) -> None:
+    """What the language does with an object it does with both."""
+    ours, theirs = (getattr(twin, name) for twin in twins)
+    own = {member for base in ours.__mro__[:-1] for member, value in vars(base).items() if inspect.isfunction(value)}
+    for member in {member for member in own if member.startswith("__")} - {"__init__"}:
+        assert getattr(theirs, member, None) is not getattr(object, member, None), member
+
+
+@each(CLASSES)
 def test_signatures_of_methods(name: str, twins: tuple[Any, Any]) -> None:
-    for member in ["__init__", *members(getattr(twins[0], name))]:
+    for member in members(getattr(twins[0], name)):
         ours, theirs = (getattr(getattr(twin, name), member) for twin in twins)
-        if callable(ours) and type(theirs).__name__ != "wrapper_descriptor":  # __init__ of a cdef class says nothing
+        if callable(ours):
             assert parameters(ours) == parameters(theirs)
 
 

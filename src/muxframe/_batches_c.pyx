@@ -71,7 +71,8 @@ cdef class _Column:
 
 @cython.final
 cdef class LineBatch:
-    """Lines as columns. Immutable; its memory lives as long as anything that was made of it does.
+    """LineBatch()\n--\n\n\
+    Lines as columns. Immutable; its memory lives as long as anything that was made of it does.
 
     `len(batch)` is its number of rows, `batch[i]` one of them as a Line. The columns are there as memoryviews, and for
     Arrow's readers (pyarrow, polars, duckdb, pandas, nanoarrow) through the PyCapsule interface. Only a BatchBuilder
@@ -192,7 +193,10 @@ cdef class LineBatch:
 
 
 cdef class BatchBuilder(_Splitter):
-    """Make batches of a stream's lines as it arrives, without doing any I/O. Safe to share between threads.
+    """BatchBuilder(*, raw=False, timestamps=False, details=False, line_type='large_binary', source=None,
+    max_lines=DEFAULT_MAX_LINES, max_bytes=DEFAULT_MAX_BYTES, max_line_size=DEFAULT_MAX_LINE_SIZE,
+    max_frame_size=None, check_reserved=True)\n--\n\n\
+    Make batches of a stream's lines as it arrives, without doing any I/O. Safe to share between threads.
 
     Args:
         raw, timestamps, details, max_line_size, max_frame_size, check_reserved: as for LineSplitter.

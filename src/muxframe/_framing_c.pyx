@@ -4,6 +4,7 @@
 
 The loops are in `_framing.h`. What is cold (checking arguments, building errors) is the Python twin's own code. Each
 `Py_buffer` taken is released in `finally` of the same function. Bulk work runs without the GIL; objects have a lock.
+A class's docstring begins with its signature, in the form from which CPython takes it out.
 """
 
 cimport cython
@@ -164,7 +165,8 @@ cdef uint32_t limit_of(object max_frame_size) except? 0:
 
 
 cdef class Demuxer:
-    """Take a multiplexed stream apart as it arrives, without doing any I/O.
+    """Demuxer(*, max_frame_size=None, check_reserved=True, raw=False)\n--\n\n\
+    Take a multiplexed stream apart as it arrives, without doing any I/O.
 
     Feed it what comes off the wire, cut anywhere; it remembers at most an unfinished header (and, of a systemerr
     frame, the text up to 64 KiB). Safe to share between threads: calls take turns.
@@ -578,7 +580,8 @@ cdef _Block borrow(object data, str name):
 @cython.final
 @cython.freelist(256)
 cdef class Frame:
-    """One whole frame: which stream, and its payload.
+    """Frame(stream, payload, /)\n--\n\n\
+    One whole frame: which stream, and its payload.
 
     Unpacks as `stream, payload`; `bytes(frame)` copies the payload, `len(frame)` is its size in bytes. Immutable,
     hashable, equal to a frame of the same stream and payload.
@@ -639,7 +642,9 @@ cdef class Frame:
 
 
 cdef class FrameReader:
-    """Iterate over whole frames: what `muxframe.frames` returns.
+    """FrameReader(source, /, *, max_frame_size=DEFAULT_MAX_FRAME_SIZE, check_reserved=True,
+    truncated='error', raise_systemerr=True)\n--\n\n\
+    Iterate over whole frames: what `muxframe.frames` returns.
 
     Args:
         source: memory that holds the whole stream, or a callable `readinto(memoryview) -> int` that fills the

@@ -56,7 +56,8 @@ def parse_timestamp(text, /):
 @cython.final
 @cython.freelist(256)
 cdef class Line:
-    """One line of one stream, without its line end.
+    """Line(stream, timestamp, data, /, *, partial=False, details=None)\n--\n\n\
+    One line of one stream, without its line end.
 
     Unpacks as `stream, timestamp, data`. Immutable, hashable, equal to a line of the same content.
 
@@ -285,7 +286,9 @@ cdef class _Splitter:
 
 
 cdef class LineSplitter(_Splitter):
-    """Take a stream's lines apart as it arrives, without doing any I/O.
+    """LineSplitter(*, raw=False, timestamps=False, details=False, max_line_size=DEFAULT_MAX_LINE_SIZE,
+    max_frame_size=None, check_reserved=True)\n--\n\n\
+    Take a stream's lines apart as it arrives, without doing any I/O.
 
     Feed it what comes off the wire, cut anywhere. Of each stream it remembers an unfinished line, up to max_line_size.
     Safe to share between threads: calls take turns.
@@ -379,7 +382,9 @@ cdef class LineSplitter(_Splitter):
 
 
 cdef class LineReader:
-    """Iterate over lines: what `muxframe.lines` returns.
+    """LineReader(source, /, *, raw=False, timestamps=False, details=False, max_line_size=DEFAULT_MAX_LINE_SIZE,
+    max_frame_size=None, check_reserved=True, truncated='error')\n--\n\n\
+    Iterate over lines: what `muxframe.lines` returns.
 
     Args:
         source: memory that holds the whole stream, or a callable `readinto(memoryview) -> int` that fills the
