@@ -37,6 +37,6 @@ def run(arguments: argparse.Namespace) -> int:
         container = id_of(info)  # its name may become another's
         forward = partial(engine.kill, container) if arguments.sig_proxy == "true" else None
         with Guidance(session, has_stdin=has_stdin, keys=codes, forward=forward) as guidance:
-            guidance.send_size(redraw=True)
+            guidance.send_size(redraw=not engine.is_podman)  # whose own attach does not, either
             output.deliver(session)
         return exit_code(session, guidance, "container")

@@ -38,6 +38,9 @@ INSISTENCE = 2.0
 #: Seconds between attempts to tell a size.
 RESIZE_DELAYS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
+#: Seconds between a size and the next one: Podman's monitor takes but the first of those that come at once.
+RESIZE_PERIOD = 0.2
+
 #: Seconds after the end of the output in which the exit is expected; after that what was running still does.
 EXIT_PATIENCE = 2.0
 
@@ -133,6 +136,7 @@ class Guidance:
         self._forward = forward
         self._requests: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._last_interrupt = -INSISTENCE
+        self._told_size: tuple[int, int] | None = None
         self._terminal = RawTerminal() if has_stdin and session.tty and is_terminal(STDIN) else None
         self._signals = Signals(self._actions(), self._end)
         self._keyboard = None
@@ -163,20 +167,24 @@ class Guidance:
         Args:
             redraw: by way of another size, so that what runs there draws itself anew for who has just come.
         """
-        size = terminal_size() if self._session.tty else None
-        if size is not None:
-            height, width = size
+        if self._session.tty:
             if redraw:
-                self._requests.put(lambda: self._resize(height + 1, width + 1))
-            self._requests.put(lambda: self._resize(height, width))
+                self._requests.put(lambda: self._resize(1))
+            self._requests.put(self._resize)
 
-    def _resize(self, height: int, width: int) -> None:
-        """Try until there is a TTY: an engine may be about to start what has it."""
+    def _resize(self, more: int = 0) -> None:
+        """Try until there is a TTY: an engine may be about to start what has it. Of a burst the last size counts."""
+        size = terminal_size()
+        if size is None or (size := (size[0] + more, size[1] + more)) == self._told_size:
+            return
         for delay in RESIZE_DELAYS:
             try:
-                return self._session.resize(height, width)
+                self._session.resize(*size)
             except (EngineError, OSError):
                 time.sleep(delay)
+            else:
+                self._told_size = size
+                return time.sleep(RESIZE_PERIOD)
 
     def _serve_requests(self) -> None:
         """Ask the engine, apart from all that must not wait for it."""
