@@ -415,7 +415,7 @@ def test_an_interrupt_is_not_lost_before_a_fifo_has_a_writer() -> None:
     os.mkfifo("fifo")
     process = start("demux", "fifo")
     with process:
-        time.sleep(0.5)
+        wait_until_idle(process)
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == -signal.SIGINT
@@ -947,6 +947,18 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def wait_until_idle(process: subprocess.Popen[bytes]) -> None:
+    """Wait until process has come to where it waits for something: it has worked, and works no more."""
+    stat = Path(f"/proc/{process.pid}/stat")
+    if not stat.exists():
+        time.sleep(1)
+        return
+    used = [0]  # ticks of processor time
+    while not used[-1] or len(set(used[-20:])) > 1:
+        time.sleep(0.02)
+        used.append(sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13])))
 
 
 def queued(descriptor: int) -> int:

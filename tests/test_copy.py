@@ -942,6 +942,7 @@ INTERRUPTED = """
 import os, signal, sys, muxframe
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started with it ignored
 signal.signal(signal.SIGUSR1, lambda *_: print("handled", flush=True))
+print("ready", flush=True)
 try:
     muxframe.copy(0, None)
 except KeyboardInterrupt:
@@ -957,9 +958,11 @@ def test_signals_while_waiting() -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         os.write(process.stdin.fileno(), pack(1, b"x" * 100, size=1000))
-        time.sleep(0.5)
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.3)  # it waits by now
         process.send_signal(signal.SIGUSR1)
         assert process.stdout.readline() == "handled\n"
+        time.sleep(0.3)  # and again
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "interrupted\n"
         process.stdin.close()

@@ -1227,6 +1227,31 @@ def loop(shell: Shell) -> asyncio.AbstractEventLoop:
     return shell.loop
 
 
+@contextlib.contextmanager
+def interrupts(period: float) -> Iterator[None]:
+    """Press ctrl-C every so many seconds until it is taken: Python misses what comes just before a system call."""
+    taken = threading.Event()
+
+    def take(*_: object) -> None:
+        if not taken.is_set():
+            taken.set()
+            raise KeyboardInterrupt
+
+    def press(main: int) -> None:
+        while not taken.wait(period):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, take)
+    thread = threading.Thread(target=press, args=[threading.main_thread().ident])
+    thread.start()
+    try:
+        yield
+    finally:
+        taken.set()
+        thread.join()
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads")
 @pytest.mark.usefixtures("blocking_only")
 @pytest.mark.parametrize("call", [next, read_chunks, read_copy, read_all, lambda session: session.write(MUCH * 3)])
@@ -1242,20 +1267,12 @@ def test_interrupt(bench: Bench, transport: str, call: Callable[[Any], Any]) -> 
             process.write(data, stream)
 
     client = bench(Container("c", script, open_stdin=True), transport=transport)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    main = threading.main_thread().ident
-    timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
-    try:
-        with client.attach("c", stdin=True) as session:
-            timer.start()
-            with pytest.raises(KeyboardInterrupt):
-                call(session)
-            go.set()
-            if call in (read_chunks, read_copy, read_all):
-                assert call(session) == READ
-    finally:
-        timer.join()
-        signal.signal(signal.SIGINT, before)
+    with client.attach("c", stdin=True) as session:
+        with interrupts(0.05), pytest.raises(KeyboardInterrupt):
+            call(session)
+        go.set()
+        if call in (read_chunks, read_copy, read_all):
+            assert call(session) == READ
 
 
 @pytest.mark.parametrize("way", [read_frames, read_chunks, read_copy, read_all])
