@@ -180,8 +180,8 @@ class Following:
             self._done = run
         return not (is_all and (self._until == "end" or (self._until == "exited" and phase == "stopped")))
 
-    def _look(self) -> Generator[Step, Any, tuple[str, tuple[str, str], bool]]:
-        """See whether the container is the right one; return its phase, its run, and whether it has a TTY."""
+    def _look(self) -> Generator[Step, Any, tuple[str, tuple[str, str] | None, bool]]:
+        """See whether the container is the right one; return its phase, its run, once that is over, and if on a TTY."""
         name = self.checkpoint.container if self.checkpoint is not None and self._is_known else self.name
         info = yield Ask(calls.inspect, (name,))
         container = name if info.get("Id") == name else calls.id_of(info)
@@ -193,7 +193,8 @@ class Following:
                 raise CheckpointError(f"container {self.name} is {container[:12]}, and the checkpoint is of {other}")
             self.checkpoint = Checkpoint(container)
         self._is_known = True
-        return calls.phase(info), calls.run_of(info), calls.has_tty(info)
+        phase = calls.phase(info)
+        return phase, None if phase == "running" else calls.run_of(info), calls.has_tty(info)
 
     def _logs(self, api: Api, container: str, since: int, follow: bool, is_tty: bool) -> Flow[Opened]:
         stdout, stderr, details = self._wanted
