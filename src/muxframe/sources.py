@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     #: Bytes-like object, path, file descriptor, binary file object, socket (TLS too), iterable of bytes-like objects.
     AnySource = Union[Buffer, str, os.PathLike[str], int, Iterable[Buffer], Any]
 
+PIECE_SIZE = 4 * BLOCK_SIZE  # of memory, at once: `SinkError.undelivered` holds no more
+
 
 class Source:
     """Wire bytes, whatever they come from. A context manager that closes what it opened."""
@@ -104,8 +106,8 @@ class _Memory(Source):
 
     def blocks(self) -> Iterator[memoryview]:
         assert self.memory is not None
-        for start in range(0, len(self.memory), BLOCK_SIZE):
-            yield self.memory[start : start + BLOCK_SIZE]
+        for start in range(0, len(self.memory), PIECE_SIZE):
+            yield self.memory[start : start + PIECE_SIZE]
 
 
 class _Descriptor(Source):
