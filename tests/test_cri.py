@@ -223,7 +223,7 @@ def test_refusals(shell: Any, runtime: Runtime, code: str, text: str, kind: type
 
 
 def test_no_answer(shell: Any, runtime: Runtime) -> None:
-    connected = shell.connect(runtime.endpoint, timeout=0.2)
+    connected = shell.connect(runtime.endpoint, timeout=1)
     runtime.delay.clear()
     with pytest.raises(TimeoutError, match="did not answer in time"):
         connected.containers()

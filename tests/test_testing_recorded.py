@@ -81,12 +81,15 @@ pytestmark = pytest.mark.skipif(not hasattr(__import__("socket"), "AF_UNIX"), re
 def test_answers_are_those_of_the_real_engine(path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = json.loads(path.read_text(encoding="utf-8"))
     conversation = recorded["conversations"][name]
-    monkeypatch.setattr(record, "QUIET", 0.1)
-    monkeypatch.setattr(record, "HEAD_TIMEOUT", 0.5)
     tty = any('"Tty": true' in step["request"] for step in conversation["steps"])
-    with LoopbackEngine(**recorded["engine"], on_exec=lambda command: script_of(command, tty=tty)) as engine:
-        make_containers(engine)
-        answers = record.hold(engine.host, conversation["steps"])
+    for quiet in (0.1, 2.0):  # the second, should this machine be busy
+        monkeypatch.setattr(record, "QUIET", quiet)
+        monkeypatch.setattr(record, "HEAD_TIMEOUT", 5 * quiet)
+        with LoopbackEngine(**recorded["engine"], on_exec=lambda command: script_of(command, tty=tty)) as engine:
+            make_containers(engine)
+            answers = record.hold(engine.host, conversation["steps"])
+        if answers == conversation["answers"]:
+            break
     for step, answer, expected in zip(conversation["steps"], answers, conversation["answers"], strict=True):
         assert answer == expected, step["request"]
 
