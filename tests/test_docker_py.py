@@ -667,7 +667,7 @@ def test_a_read_of_a_log_that_takes_too_long(installed: None) -> None:
     with LoopbackEngine() as engine:
         engine.add(Container("web", output=BOTH))
         engine.fault("logs", Fault(stall=5))
-        client = docker.APIClient(base_url=engine.host, version="1.41", timeout=0.2)
+        client = docker.APIClient(base_url=engine.host, version="1.41", timeout=0.5)
         with pytest.raises(requests.exceptions.ConnectionError):
             client.logs("web")
         engine.release()
@@ -677,7 +677,7 @@ def test_a_read_of_a_log_that_takes_too_long(installed: None) -> None:
 def test_streams_wait_longer_than_the_clients_timeout(installed: None) -> None:
     with LoopbackEngine(on_exec={"both": say_late}) as engine:
         engine.add(Container("web", say_late))
-        client = docker.APIClient(base_url=engine.host, version="1.41", timeout=0.2)
+        client = docker.APIClient(base_url=engine.host, version="1.41", timeout=0.5)
         assert executed(client) == OUT
         assert list(executed(client, stream=True)) == [OUT]
         assert list(docker.utils.socket.frames_iter(executed(client, socket=True), tty=False)) == [(1, OUT)]
@@ -686,7 +686,7 @@ def test_streams_wait_longer_than_the_clients_timeout(installed: None) -> None:
 
 
 def say_late(process: Process) -> int:
-    process.sleep(0.5)
+    process.sleep(0.8)
     process.write(OUT)
     return 0
 

@@ -513,7 +513,7 @@ def test_bad_answer(bench: Bench, fault: str) -> None:
 
 
 def test_no_answer(bench: Bench) -> None:
-    client = bench(talker(), timeout=0.1)
+    client = bench(talker(), timeout=0.5)
     bench.engine.fault("attach", Fault(delay=60))
     with pytest.raises(TimeoutError, match="did not answer in time"):
         client.attach("c")
@@ -528,12 +528,12 @@ def test_no_answer(bench: Bench) -> None:
 
 def test_head_that_does_not_come_to_an_end_in_time(bench: Bench) -> None:
     """The time is the whole answer's, not that of each byte."""
-    client = bench(talker(), timeout=0.2)
+    client = bench(talker(), timeout=0.5)
     bench.engine.fault("attach", Fault(head_pieces=100, head_delay=0.05))
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         client.attach("c")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
 
 
 def test_reset_in_place_of_an_answer(bench: Bench) -> None:
