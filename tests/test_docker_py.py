@@ -915,6 +915,17 @@ def test_install_within_install() -> None:
     assert everything() == before
 
 
+def test_the_end_of_a_block_leaves_a_later_install_alone() -> None:
+    before = everything()
+    with install():
+        uninstall()
+        install()
+        inside = everything()
+    assert everything() == inside != before, "it was not the block's to undo"
+    uninstall()
+    assert everything() == before
+
+
 def test_what_does_not_fit_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(docker.api.client.APIClient, "_get_result_tty")
     before = everything()

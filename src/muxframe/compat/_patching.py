@@ -32,6 +32,7 @@ class Patch:
         self._versions = versions
         self._replacements = replacements
         self._originals: list[tuple[Any, str, Any]] = []
+        self._installed: Installed | None = None
         self._lock = Lock()
 
     def install(self) -> Installed:
@@ -48,7 +49,7 @@ class Patch:
         """
         with self._lock:
             if self._originals:
-                return Installed(None)
+                return Installed(self)
             found = version(self._package)
             if found not in self._versions:
                 warnings.warn(
@@ -61,28 +62,31 @@ class Patch:
             for owner, name, replacement in self._replacements:
                 self._originals.append((owner, name, vars(owner).get(name, _INHERITED)))
                 setattr(owner, name, replacement)
-        return Installed(self)
+            self._installed = Installed(self)
+            return self._installed
 
-    def uninstall(self) -> None:
-        """Put back what was there, if it is not."""
+    def uninstall(self, installed: Installed | None = None) -> None:
+        """Put back what was there, if it is not; given what `install` returned, only what that very call replaced."""
         with self._lock:
+            if installed is not None and installed is not self._installed:
+                return
             for owner, name, original in self._originals:
                 if original is _INHERITED:
                     delattr(owner, name)
                 else:
                     setattr(owner, name, original)
             self._originals = []
+            self._installed = None
 
 
 class Installed:
     """What `install` returns: to be ignored, or used with `with`."""
 
-    def __init__(self, patch: Patch | None) -> None:
+    def __init__(self, patch: Patch) -> None:
         self._patch = patch
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._patch is not None:
-            self._patch.uninstall()
+        self._patch.uninstall(self)
