@@ -292,10 +292,8 @@ def test_attempts() -> None:
             raise error
     assert isinstance(attempts.failure(), ConnectionLostError)
     assert str(attempts.failure()) == (
-        "no engine answers; tried:\n"
-        "  unix:///d (d's default): No such file or directory\n"
-        "  unix:///p (p's default): no connection within 3 s\n"
-        "  unix:///o (o's default): ConnectionResetError"
+        "no engine answers; tried unix:///d (d's default): No such file or directory; "
+        "unix:///p (p's default): no connection within 3 s; unix:///o (o's default): ConnectionResetError"
     )
     with pytest.raises(ValueError, match="something else"), attempts.at(docker):
         raise ValueError("something else")

@@ -641,6 +641,9 @@ def test_what_cannot_be_said_is_not_repeated() -> None:
     assert "s3cret" not in repr(request)
     with pytest.raises(ValueError, match="cannot be said in HTTP: Illegal header value$"):
         Conversation().send(request)
+    with pytest.raises(ValueError, match="cannot be said in HTTP: not ASCII$") as caught:
+        Conversation().send(dataclasses.replace(request, headers={"Authorization": "Bearer s3cret\u2026"}))
+    assert "s3cret" not in repr(caught.value)
 
 
 def test_a_body_behind_one_that_has_ended_with_the_head() -> None:

@@ -240,8 +240,8 @@ class Attempts:
         """Return what is to be raised where all have failed: the reason, or the list of them."""
         if len(self._failures) == 1:
             return self._failures[0][1]
-        lines = [f"  {endpoint} ({endpoint.origin}): {reason_of(error)}" for endpoint, error in self._failures]
-        return ConnectionLostError("\n".join(["no engine answers; tried:", *lines]))
+        tried = [f"{endpoint} ({endpoint.origin}): {reason_of(error)}" for endpoint, error in self._failures]
+        return ConnectionLostError(f"no engine answers; tried {'; '.join(tried)}")
 
 
 def reason_of(error: BaseException) -> str:

@@ -382,6 +382,8 @@ class Conversation:
         except h11.LocalProtocolError as error:
             text = re.split(r" b['\"]", str(error))[0]  # without the value, which may be a token
             raise ValueError(f"cannot be said in HTTP: {text}") from None
+        except UnicodeEncodeError:  # has all of what it could not encode
+            raise ValueError("cannot be said in HTTP: not ASCII") from None
         if request.is_http10:  # h11 writes 1.1 only, and reads both
             wire = wire.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1)
         return wire
