@@ -39,6 +39,8 @@ def faults(site: Path) -> list[str]:
         for url in page.links + page.loads:
             parts = urlsplit(url)
             if parts.scheme or parts.netloc:
+                if parts.scheme in ("http", "https") and not parts.netloc:
+                    found.append(f"{path.name} leads to {url}, which is no address")
                 if url in page.loads:
                     found.append(f"{path.name} loads {url}")
                 continue

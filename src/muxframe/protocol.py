@@ -37,8 +37,8 @@ class Stream(IntEnum):
     """
 
     STDIN = 0  #: present for completeness, delivered to stdout
-    STDOUT = 1
-    STDERR = 2
+    STDOUT = 1  #: what the process wrote to its stdout, and all that a terminal shows
+    STDERR = 2  #: what it wrote to its stderr
     SYSTEMERR = 3  #: the payload is an error text from the daemon and ends the stream
 
 

@@ -74,7 +74,8 @@ def connect_stream(
     """Open a stream whose address is known: attach and exec of a Kubernetes API server, or what a runtime has given.
 
     Args:
-        url: https:// or http:// (wss:// or ws://), with the query: which container, which streams, which command.
+        url: ``https://...`` or ``http://...`` (``wss://...`` or ``ws://...``), with the query: which container, which
+            streams, which command.
         headers: to send with it, such as Authorization.
         tls: as for `muxframe.connect`.
         stdin, tty: whether the query asks for them.
