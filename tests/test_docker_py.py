@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import gzip
 import io
 import itertools
 import json
@@ -222,6 +223,27 @@ def test_an_error_in_place_of_an_upgrade(maybe_installed: bool) -> None:
             client.attach_socket("nosuch")
         with pytest.raises(docker.errors.NotFound):
             client.exec_start("nosuch")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_proxy_that_compresses(stream: bool, maybe_installed: bool) -> None:
+    text = b"out\r\nerr\r\n"
+
+    def answer(conn: socket.socket) -> None:
+        with conn.makefile("rb") as file:
+            lines = list(iter(file.readline, b"\r\n"))
+        body, encoding = json.dumps({"Config": {"Tty": True}}).encode() if b"/json" in lines[0] else text, b"identity"
+        if any(line.lower().startswith(b"accept-encoding:") and b"gzip" in line for line in lines):
+            body, encoding = gzip.compress(body), b"gzip"
+        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n"
+        conn.sendall(head % (encoding, len(body)) + body)
+
+    proxy = serving(socket.create_server(("127.0.0.1", 0)), answer)
+    with proxy as (host, port), api(f"tcp://{host}:{port}") as client:
+        log = client.logs("web", stream=stream)
+        if stream:  # docker-py gives characters
+            log = b"".join(piece if isinstance(piece, bytes) else piece.encode() for piece in log)
+        assert log == text
 
 
 def test_what_is_no_http(installed: None) -> None:

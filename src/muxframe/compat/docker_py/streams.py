@@ -141,12 +141,14 @@ def post(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def get(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Make APIClient.get of it: the body of logs is not read before `get_result_tty` does it."""
+    """Make APIClient.get of it: the body of logs comes as it is, and is not read before `get_result_tty` does it."""
 
     @functools.wraps(original)
     def get(self: Any, url: str, **kwargs: Any) -> Any:
-        if _logs.get() is not None and url.endswith("/logs"):
-            kwargs["stream"] = True
+        if url.endswith("/logs"):  # requests would ask proxies to compress it
+            kwargs["headers"] = {**(kwargs.get("headers") or {}), "Accept-Encoding": "identity"}
+            if _logs.get() is not None:
+                kwargs["stream"] = True
         return original(self, url, **kwargs)
 
     return get
