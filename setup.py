@@ -1,7 +1,12 @@
-"""Build the compiled core. MUXFRAME_BUILD: auto (where it can be compiled), require (fail otherwise), pure (never)."""
+"""Build the compiled core. MUXFRAME_BUILD: auto (where it can be compiled), require (fail otherwise), pure (never).
+
+And give the package README.md for its page on PyPI, where no file is beside it.
+"""
 
 import os
+import re
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -28,4 +33,13 @@ def extensions() -> list[Extension]:
     return modules
 
 
-setup(ext_modules=[] if mode == "pure" else extensions())
+def readme() -> str:
+    text = Path("README.md").read_text(encoding="utf-8")
+    return re.sub(r"\]\((?!https:|#)", "](https://github.com/muxframe/muxframe/blob/main/", text)
+
+
+setup(
+    ext_modules=[] if mode == "pure" else extensions(),
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+)

@@ -89,7 +89,7 @@ suite() {           # suite BACKEND PYTHON ARGUMENTS...: much of it waits, so th
 
 check_wheel() {     # check_wheel PYTHON WHEEL cython|pure|fallback: its tag and its content
     "$1" - "$2" "$3" <<'PYTHON'
-import sys, zipfile
+import re, sys, zipfile
 
 wheel, kind = sys.argv[1:]
 names = [name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")]
@@ -99,6 +99,10 @@ assert not strange, f"should not be in a wheel: {strange}"
 assert not [name for name in names if name.startswith(("tests", "examples"))], "tests in the wheel"
 assert "muxframe/py.typed" in names, "py.typed is missing"
 assert [name for name in names if name.endswith("/licenses/LICENSE")], "the license is missing"
+metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
+page = zipfile.ZipFile(wheel).read(metadata).decode().partition("\n\n")[2]
+leading_nowhere = re.findall(r"\]\((?!https://|#)[^)]*\)", page)
+assert page and not leading_nowhere, f"PyPI shows the page without the files beside it: {leading_nowhere}"
 assert compiled == ({"_batches_c", "_framing_c", "_lines_c"} if kind == "cython" else set()), f"compiled: {compiled}"
 assert wheel.endswith("-py3-none-any.whl") == (kind == "pure"), f"tag: {wheel}"
 print(wheel.rpartition("/")[2])
