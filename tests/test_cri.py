@@ -184,6 +184,13 @@ def test_places(shell: Any, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, t
     assert shell.connect().host == runtime.endpoint
 
 
+def test_any_path(shell: Any, runtime: Runtime, tmp_path: Path) -> None:
+    """gRPC's addresses are quoted."""
+    place = tmp_path / "a%41 b#c?d é.sock"
+    place.symlink_to(runtime.endpoint.removeprefix("unix://"))
+    assert shown(shell.connect(str(place))) == f"<Runtime unix://{place} containerd 1.2.3 v1>"
+
+
 def test_default_places() -> None:
     places = [str(each) for each in rpc.find_endpoints(None, {})]
     assert places == [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 try:
     import grpc
@@ -74,7 +75,7 @@ class Caller:
     """Makes the calls of one flow, on one connection."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        target = f"unix:{endpoint.path}" if endpoint.kind == "unix" else str(endpoint).removeprefix("tcp://")
+        target = f"unix:{quote(endpoint.path)}" if endpoint.kind == "unix" else str(endpoint).removeprefix("tcp://")
         self._channel = grpc.insecure_channel(target, options=_OPTIONS)
 
     def begin(self, path: str, message: bytes, timeout: float | None) -> Any:
