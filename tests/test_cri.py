@@ -670,6 +670,27 @@ def test_broken_stream(shell: Any, runtime: Runtime, how: str) -> None:
         session.close()
 
 
+@pytest.mark.parametrize("fault", [ws(b"")[:1] + b"\x7f\0\0\1\0\0\0\0\0", close(1011)], ids=["oversize", "close 1011"])
+def test_fault_right_behind_output_is_not_waited_for(shell: Any, runtime: Runtime, fault: bytes) -> None:
+    """Who has broken the protocol may well keep the connection, and say no more."""
+
+    def script(stream: Stream) -> None:
+        stream.send(ws(b"\x01delivered") + fault)
+        silent(stream)
+        left.wait(10)
+
+    runtime.script = script
+    left = threading.Event()
+    with contextlib.closing(shell.exec(runtime.endpoint, "abc", ["true"])) as session:
+        session.timeout = 10
+        try:
+            with pytest.raises(ConnectionLostError) as caught:
+                session.read_all()
+        finally:
+            left.set()
+    assert [bytes(payload) for _, payload in caught.value.chunks] == [b"delivered"]
+
+
 def test_close_ends_a_read_elsewhere(shell: Any, runtime: Runtime) -> None:
     session = shell.attach(runtime.endpoint, "abc", tty=False)
     threading.Timer(0.2, session.close).start()

@@ -560,6 +560,26 @@ def test_what_is_written_is_a_message() -> None:
     assert body.pack_eof() == b""
 
 
+def test_a_fault_behind_the_stream_is_known_at_once() -> None:
+    """So that nobody waits for more of what is broken."""
+    wire = CHUNKED + b"2\r\nab\r\nno chunk\r\n"
+    conversation = Conversation()
+    conversation.send(Request("GET", "/logs"), stream=True)
+    conversation.receive(wire)
+    received, chunked = conversation.take_over()
+    late = LateBody(conversation := Conversation())
+    conversation.send(Request("GET", "/logs"), stream=True)
+    assert not late.is_broken
+    framed = websocket()
+    assert [received, late.feed(wire), framed.feed(message(b"ab") + b"\xff\xff")] == [b"ab"] * 3
+    assert chunked is not None
+    for body in (chunked, late, framed, StackedBody(chunked, RepairedReplay())):
+        assert body.is_broken
+        assert not body.is_over
+        with pytest.raises(ConnectionLostError):
+            body.feed(b"")
+
+
 def test_writing_to_a_closed_websocket() -> None:
     for end in (lambda body: body.pack_eof(), lambda body: body.feed(CLOSE)):
         body = websocket()

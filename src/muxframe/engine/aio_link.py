@@ -243,7 +243,8 @@ class Link(asyncio.BufferedProtocol):
         received, self._received = self._received, b""
         if received:
             reader.data_received(received)
-        if self._early or self._tls is not None:  # or what the handshake has decrypted
+        is_broken = self.body is not None and self.body.is_broken
+        if self._early or is_broken or self._tls is not None:  # or what the handshake has decrypted
             early, self._early = self._early, b""
             self._feed(early)
         if self._has_early_end:
@@ -318,6 +319,8 @@ class Link(asyncio.BufferedProtocol):
                     self._tls.receive(data)
                 for piece in self._decrypted():
                     self._take(piece)
+            if self.body is not None and self.body.is_broken:
+                self._take(b"")  # raises why
         except (OSError, MuxframeError) as error:
             self._fail(error)
             return

@@ -191,6 +191,11 @@ class Body:
 
     is_over = False
 
+    @property
+    def is_broken(self) -> bool:
+        """Say whether feeding can but raise: what came before the fault has been returned, and no more will come."""
+        return False
+
     def feed(self, data: Buffer) -> bytes:
         """Take bytes off the connection (none: it has ended) and return those of the stream.
 
@@ -225,6 +230,10 @@ class StackedBody(Body):
         # With the head: then nothing may come any more, not even the connection's end.
         self.is_over: bool = first.is_over
 
+    @property
+    def is_broken(self) -> bool:
+        return self._first.is_broken
+
     def feed(self, data: Buffer) -> bytes:
         packed = self._first.feed(data)
         stream = self._second.feed(packed) if packed else b""
@@ -246,6 +255,10 @@ class _ChunkedBody(Body):
         self._left = 0  # bytes of the chunk
         self._is_last = False  # what is waiting is behind the last chunk
         self._fault: str | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        return self._fault is not None and not self.is_over
 
     def feed(self, data: Buffer) -> bytes:
         if not (data or self.is_over or self._fault):
@@ -293,6 +306,10 @@ class _HttpBody(Body):
     def __init__(self, connection: h11.Connection) -> None:
         self._connection = connection
         self._fault: h11.RemoteProtocolError | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        return self._fault is not None
 
     def feed(self, data: Buffer) -> bytes:
         if not self.is_over and self._fault is None:
@@ -453,6 +470,10 @@ class LateBody(Body):
         self._conversation = conversation
         self._has_begun = False
         self._inner: Body | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        return self._inner is not None and self._inner.is_broken
 
     def feed(self, data: Buffer) -> bytes:
         """Take bytes off the connection.

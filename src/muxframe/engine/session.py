@@ -114,7 +114,7 @@ class Link(Source):
         if self.body.is_over:
             self.is_over = True
             return
-        size = self._receive(buffer)
+        size = 0 if self.body.is_broken else self._receive(buffer)
         if self.is_closed:
             return
         self.received = memoryview(self.body.feed(buffer[:size]))

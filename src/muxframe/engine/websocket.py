@@ -70,6 +70,10 @@ class WebSocketBody(Body):
         self._is_inside = False  # a message whose end has not come
         self._fault = ""
 
+    @property
+    def is_broken(self) -> bool:
+        return bool(self._fault)
+
     def feed(self, data: Buffer) -> bytes:
         if self.is_over:
             return b""
