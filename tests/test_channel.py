@@ -201,6 +201,15 @@ def test_size_of_the_status_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert body.exit_code is None
 
 
+def test_exit_code_of_a_long_command() -> None:
+    """Linux takes 2 MiB of words; Go writes six bytes for each of some characters."""
+    status = json.loads(exited("3"))
+    status["message"] = "error executing command [sh -c exit 3 " + "<" * 2**21
+    body = ChannelBody(V4)
+    run(body, [said(V4, 3, json.dumps(status).replace("<", "\\u003c").encode()), close()])
+    assert body.exit_code == 3
+
+
 def test_text_of_a_failure_is_limited() -> None:
     status = json.dumps({"status": "Failure", "message": "x" * 200_000}).encode()
     with pytest.raises(DaemonError) as caught:

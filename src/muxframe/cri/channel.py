@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.frames import CloseCode, Opcode
 
-from ..engine.websocket import PIECE_SIZE, WebSocketBody
+from ..engine.websocket import MAX_MESSAGE_SIZE, PIECE_SIZE, WebSocketBody
 from ..errors import BadRequestError
 from ..protocol import MAX_SYSTEMERR_SIZE, Stream
 
@@ -46,8 +46,8 @@ PROTOCOLS = (V5, V4, V1, V4_BASE64, V1_BASE64)
 
 STDIN, ERROR, RESIZE, CLOSE = 0, 3, 4, 255
 
-#: Of channel 3, in bytes. A runtime repeats the whole command there, whose words may have 128 KiB each.
-MAX_STATUS_SIZE = 1024 * 1024
+#: Of channel 3, in bytes. A runtime repeats the whole command there: up to 2 MiB, some of which take six bytes each.
+MAX_STATUS_SIZE = MAX_MESSAGE_SIZE
 
 _EXIT_CODE = re.compile(r"[0-9]{1,10}")  # v4, v5; of Windows it may have 32 bits
 _EXIT_TEXT = re.compile(r"exit code ([0-9]{1,3})\s*\Z")  # v1
