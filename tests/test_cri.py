@@ -646,6 +646,11 @@ def test_address_that_is_none(shell: Any, runtime: Runtime, url: str) -> None:
     assert "SECRET" not in str(caught.value)
 
 
+def test_tls_that_is_not_to_be(shell: Any) -> None:
+    with pytest.raises(HandshakeError, match="^the address of the stream is not usable: .*: https:// without TLS$"):
+        shell.connect_stream("https://localhost:1/exec", tls=False)
+
+
 @pytest.mark.parametrize("how", ["cut", "reset", "close 1011", "half a message"])
 def test_broken_stream(shell: Any, runtime: Runtime, how: str) -> None:
     def script(stream: Stream) -> None:

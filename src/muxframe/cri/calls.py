@@ -284,9 +284,12 @@ def _split(url: str, tls: AnyTls) -> tuple[Endpoint, str]:
     try:
         parts = urlsplit(url)
         scheme = SCHEMES[parts.scheme]
-        endpoint = parse_endpoint(f"{scheme}://{parts.netloc}", "stream", tls if scheme == "https" else None)
     except (ValueError, LookupError):
         raise HandshakeError("the address of the stream is none") from None
+    try:
+        endpoint = parse_endpoint(f"{scheme}://{parts.netloc}", "stream", tls if scheme == "https" else None)
+    except ValueError as error:
+        raise HandshakeError(f"the address of the stream is not usable: {error}") from None
     if not (url.isascii() and url.isprintable()) or " " in url:
         raise HandshakeError("the address of the stream has characters that no address has")
     return endpoint, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
