@@ -315,7 +315,7 @@ def test_tty_is_known(shell: Any, runtime: Runtime, info: str, tty: bool) -> Non
         assert session.stream_type == "multiplexed"
         session.read_all()
     (asked,) = runtime.asked("Attach")
-    assert asked == ({1: [b"abc"], 3: [1], 4: [1]} if tty else {1: [b"abc"], 4: [1], 5: [1]})
+    assert asked == ({1: [b"abc"], 2: [1], 3: [1], 4: [1]} if tty else {1: [b"abc"], 4: [1], 5: [1]})
 
 
 @pytest.mark.parametrize("info", ["", "{}", "no JSON", '{"runtimeSpec":null}', "[" * 100_000])
@@ -330,7 +330,7 @@ def test_streams_that_are_asked_for(shell: Any, runtime: Runtime) -> None:
     connected = shell.connect(runtime.endpoint)
     for options in ({"tty": True, "stderr": True}, {"tty": False, "stdout": False, "stderr": False, "stdin": True}):
         connected.attach("abc", **options).close()
-    assert runtime.asked("Attach") == [{1: [b"abc"], 3: [1], 4: [1], 5: [1]}, {1: [b"abc"], 2: [1]}]
+    assert runtime.asked("Attach") == [{1: [b"abc"], 2: [1], 3: [1], 4: [1], 5: [1]}, {1: [b"abc"], 2: [1]}]
 
 
 def test_exited_container(shell: Any, runtime: Runtime) -> None:
@@ -431,7 +431,7 @@ def test_terminal(shell: Any, runtime: Runtime) -> None:
         assert session.exit_code == 1
         with pytest.raises(ValueError, match="height and width"):
             session.resize(-1, 5)
-    assert runtime.asked("Exec") == [{1: [b"abc"], 2: [b"top"], 3: [1], 5: [1]}]
+    assert runtime.asked("Exec") == [{1: [b"abc"], 2: [b"top"], 3: [1], 4: [1], 5: [1]}]
 
 
 # --- stdin -----------------------------------------------------------------------------------------------------------

@@ -131,6 +131,19 @@ def test_attach_to_terminal(pods: Pods, shell: Any) -> None:
         assert session.wait(PATIENCE) == 3
 
 
+def test_terminal_that_is_only_watched(pods: Pods, shell: Any) -> None:
+    """Without stdin containerd hangs it up: often before the output, and the container's own terminal at once."""
+    container = pods.run("while echo beat; do sleep 0.1; done", stdin=True, tty=True)
+    runtime = shell.connect(pods.endpoint)
+    for _ in range(8):
+        with runtime.exec(container, "echo out", tty=True) as session:
+            assert session.read_all()[0] == b"out\r\n"
+    with runtime.attach(container) as session:
+        assert next(iter(session.lines())).data == b"beat"
+        with pytest.raises(ValueError, match="stdin"):
+            session.write(b"x")
+
+
 @pytest.mark.parametrize("protocol", [V4, V1, V4_BASE64, V1_BASE64])
 def test_exec(pods: Pods, shell: Any, protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("muxframe.cri.calls"), "OFFERS", ((protocol,),))

@@ -214,8 +214,8 @@ def stream(url: str, *, headers: Mapping[str, str], tls: AnyTls, stdin: bool, tt
 
 
 def _streams(stdin: bool, stdout: bool, stderr: bool | None, tty: bool) -> dict[str, bool]:
-    """Say which streams to ask for. None asks for stderr where there can be one."""
-    return {"stdin": stdin, "stdout": stdout, "stderr": not tty if stderr is None else stderr}
+    """Say which streams to ask for: stderr, if None, where there can be one; and a TTY's stdin, or it is hung up."""
+    return {"stdin": stdin or tty, "stdout": stdout, "stderr": not tty if stderr is None else stderr}
 
 
 def _stdin(stdin: bool, body: ChannelBody) -> dict[str, bool]:
