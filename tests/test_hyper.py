@@ -174,6 +174,10 @@ def test_where_credentials_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyP
     variables = {"HYPER_ACCESS": "env-ak", "HYPER_SECRET": "env-sk"}
     assert repr(HyperAuth(environ=environ | variables)) == "<HyperAuth env-ak us-west-1>"
     assert repr(HyperAuth("ak", "sk", environ=environ | variables)) == "<HyperAuth ak us-west-1>"
+    european = CLOUD | {"accesskey": "eu-ak"}
+    environ = configured(tmp_path, {"tcp://*.hyper.sh:443": CLOUD, "tcp://eu.hyper.sh:443": european})
+    assert repr(HyperAuth(region="eu", environ=environ)) == "<HyperAuth eu-ak eu>", "before the pattern"
+    assert repr(HyperAuth(environ=environ)) == "<HyperAuth file-ak us-west-1>"
     home = tmp_path / "home"
     (home / ".hyper").mkdir(parents=True)
     configured(home / ".hyper", {"tcp://*.hyper.sh:443": CLOUD})
@@ -188,6 +192,9 @@ def test_where_credentials_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({}, "no cloud there fits tcp://us-west-1.hyper.sh:443"),
         ({"tcp://eu.hyper.sh:443": CLOUD}, "no cloud there fits"),
         ({"tcp://*.hyper.sh:443": {"accesskey": "x"}}, "not a configuration of Hyper's"),
+        ({"tcp://*.hyper.sh:443": CLOUD | {"accesskey": None}}, "not a configuration of Hyper's"),
+        ({"tcp://*.hyper.sh:443": CLOUD | {"secretkey": ""}}, "not a configuration of Hyper's"),
+        ({"tcp://*.hyper.sh:443": CLOUD | {"region": 1}}, "not a configuration of Hyper's"),
         ([], "not a configuration of Hyper's"),
     ],
 )

@@ -126,15 +126,19 @@ def _canonical_query(query: Mapping[str, str]) -> str:
 
 
 def _configured(environ: Mapping[str, str], region: str | None) -> tuple[str, str, str]:
-    """Read Hyper's configuration: access, secret, region."""
+    """Read Hyper's configuration: access, secret, region. The region's own address goes before a pattern."""
     directory = environ.get("HYPER_CONFIG") or os.path.join(os.path.expanduser("~"), ".hyper")
     path = Path(directory, "config.json")
     try:
         clouds: Any = json.loads(path.read_bytes())["clouds"]
-        for pattern, cloud in clouds.items():
+        own = f"tcp://{region}.hyper.sh:443"
+        for pattern, cloud in sorted(clouds.items(), key=lambda each: each[0] != own):
             asked = region or cloud.get("region") or DEFAULT_REGION
             if fnmatch(f"tcp://{asked}.hyper.sh:443", pattern):
-                return str(cloud["accesskey"]), str(cloud["secretkey"]), asked
+                found = cloud["accesskey"], cloud["secretkey"], asked
+                if not all(isinstance(each, str) and each for each in found):
+                    raise ValueError
+                return found
     except FileNotFoundError:
         raise ValueError(f"no credentials for Hyper: neither HYPER_ACCESS and HYPER_SECRET nor {path}") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
