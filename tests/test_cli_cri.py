@@ -90,6 +90,20 @@ def test_exec(runtime: Runtime) -> None:
     assert run("exec", *at, "abc", "ls") == (1, b"", b"muxframe: no such container\n")
 
 
+def test_endpoint(runtime: Runtime) -> None:
+    """It may stand behind --cri, where an id may stand, too."""
+    runtime.script = lambda stream: stream.end()
+    path = runtime.endpoint.removeprefix("unix://")
+    for endpoint in (runtime.endpoint, path):
+        runtime.states = [(1, 0), (2, 0)]
+        assert run("attach", "--no-stdin", "--cri", endpoint, "abc") == (0, b"", b"")
+        assert run("exec", "--tls", "/none", "--cri", endpoint, "-t", "abc", "/bin/ls", "--cri", path) == (0, b"", b"")
+    for option in ("--cri", "--cri --stdout=/dev/null", "--stdout /dev/null --cri"):
+        arguments = [*option.split(), "abc", "/bin/ls", "--cri", path]
+        assert run("exec", *arguments, CONTAINER_RUNTIME_ENDPOINT=path) == (0, b"", b"")
+    assert [fields[2] for fields in runtime.asked("Exec")] == [[b"/bin/ls", b"--cri", path.encode()]] * 5
+
+
 @pytest.mark.parametrize(
     "arguments", [["exec", "-e", "A=b"], ["exec", "-u", "root"], ["exec", "--privileged"], ["attach", "--start"]]
 )

@@ -60,10 +60,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    from .parser import build_parser
+    from .parser import parse
 
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = parse(argv)
         return int(import_module(f"{__name__}.{arguments.module}").run(arguments))
     except SystemExit as stop:  # argparse's way to say --help, --version and misuse
         return stop.code if isinstance(stop.code, int) else USAGE

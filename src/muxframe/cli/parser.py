@@ -155,8 +155,27 @@ Print the completion for a shell. Needs the extra: pip install 'muxframe[cli]'.
 """
 
 
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line. `module` in the result says who runs."""
+    return build_parser().parse_args(_name_endpoint(list(argv)))
+
+
+def _name_endpoint(words: list[str]) -> list[str]:
+    """Write `--cri ENDPOINT` as `--cri --host ENDPOINT`: as the value of --cri argparse would take a container, too.
+
+    An endpoint has a slash, and an id has none. Behind the container all belongs to the command.
+    """
+    if words[:1] in (["attach"], ["exec"]):
+        for i, (before, word, behind) in enumerate(zip(words, words[1:], words[2:])):
+            if word == "--cri" and "/" in behind and behind[0] != "-":
+                return [*words[: i + 2], "--host", *words[i + 2 :]]
+            if word[:1] != "-" and before[:1] != "-":
+                break
+    return words
+
+
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the whole command line. `module` in its result says who runs."""
+    """Build the parser of the whole command line."""
     parser = _Parser(
         prog="muxframe",
         description="Docker's and Podman's multiplexed streams: taken apart, made, looked into, and led from here.",
@@ -371,7 +390,9 @@ def _add_outputs(command: argparse.ArgumentParser) -> None:
 
 def _add_runtime(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--cri", action="store_true", help="the engine is a container runtime: see muxframe cri; -H is its endpoint"
+        "--cri",
+        action="store_true",
+        help="the engine is a container runtime: see muxframe cri; its endpoint comes next, or is -H's",
     )
 
 
