@@ -580,7 +580,7 @@ class Session(SessionBase):
         Raises:
             TimeoutError: it has not exited in time.
             NotFoundError: the container was removed, and nobody had asked before.
-            ValueError: a log has no exit.
+            ValueError: a log has no exit, and that of an exec by the CRI comes behind the output.
         """
         if self.exit_code is None:
             try:
