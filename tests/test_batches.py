@@ -272,6 +272,30 @@ def test_reading_goes_on_after_a_timeout() -> None:
     assert reader.flush() == []
 
 
+def test_a_batch_is_handed_out_when_it_is_old_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+
+    def trickle() -> Iterator[bytes]:
+        nonlocal now
+        for number in range(10):
+            yield out(b"%d\n" % number)
+            now += 1.0
+
+    reader = muxframe.batches(trickle(), max_age=2.5)
+    assert [[line.data for line in batch] for batch in reader] == [
+        [b"0", b"1", b"2", b"3"],
+        [b"4", b"5", b"6", b"7"],
+        [b"8", b"9"],
+    ]
+    reader = muxframe.batches(trickle(), max_age=2.5, max_lines=2)  # those are full before
+    assert [len(batch) for batch in reader] == [2, 2, 2, 2, 2]
+    assert [len(batch) for batch in muxframe.batches(trickle())] == [10]
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="max_age must be positive"):
+            muxframe.batches(b"", max_age=wrong)
+
+
 # --- Arrow -----------------------------------------------------------------------------------------------------------
 
 

@@ -626,6 +626,46 @@ def test_a_wire_that_nothing_comes_over(bench: Bench) -> None:
         assert list(session.wire()) == []
 
 
+def test_a_prompt_is_flushed_after_a_timeout(bench: Bench) -> None:
+    client = bench(Container("c", cat, open_stdin=True))
+    with client.attach("c", stdin=True) as session:
+        session.timeout = 0.5
+        lines = session.lines()
+        session.write(b"hello\nlogin: ")
+        prompt: list[Any] = []
+        while not prompt or not prompt[-1].partial:  # a busy machine may be late
+            with pytest.raises(TimeoutError):
+                prompt += lines
+            prompt += lines.flush()
+        assert b"".join(line.data + b"\n" * (not line.partial) for line in prompt) == b"hello\nlogin: "
+        session.timeout = 30
+        session.write(b"anne\n")
+        assert [next(lines).data, lines.flush()] == [b"anne", []]
+        session.close()
+        assert list(lines) == lines.flush() == []
+
+
+def test_batches_do_not_grow_old(bench: Bench) -> None:
+    client = bench(Container("c", cat, open_stdin=True))
+    with client.attach("c", stdin=True) as session:
+        batches = session.batches(max_age=0.01)
+        session.write(b"one\n")
+        session.timeout = 0.5
+        with pytest.raises(TimeoutError):
+            next(batches)
+        session.timeout = 30
+        session.write(b"two\n")
+        assert [line.data for line in next(batches)] == [b"one", b"two"]
+        session.write(b"three\n")
+        session.timeout = 0.5
+        late: list[Any] = []
+        while not late:
+            with pytest.raises(TimeoutError):
+                next(batches)
+            late += batches.flush()
+        assert [line.data for batch in late for line in batch] == [b"three"]
+
+
 @pytest.mark.parametrize("status", [426, 505])
 def test_logs_where_http10_is_refused(bench: Bench, status: int) -> None:
     client = bench(talker(state="exited"))

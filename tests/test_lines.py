@@ -362,6 +362,39 @@ def test_the_rest_of_a_flushed_line_follows_be_it_empty(core: Any) -> None:
     assert [row(line)[2:4] for line in splitter.feed_eof()] == [(b"", False)]
 
 
+def test_a_reader_flushes_after_a_timeout_what_has_come(core: Any) -> None:
+    pieces: list[Any] = [out(b"one\ntwo\nlog"), TimeoutError, out(b"in: "), TimeoutError, out(b"anne\r\n"), b""]
+
+    def readinto(buffer: memoryview) -> int:
+        piece = pieces.pop(0)
+        if piece is TimeoutError:
+            raise TimeoutError
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    reader = core.LineReader(readinto)
+    assert reader.flush() == []
+    assert next(reader).data == b"one"
+    assert [(line.data, line.partial) for line in reader.flush()] == [(b"two", False), (b"log", True)]
+    assert reader.flush() == []
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            next(reader)
+    assert [(line.data, line.partial) for line in reader.flush()] == [(b"in: ", True)]
+    assert [(line.data, line.partial) for line in reader] == [(b"anne", False)]
+    assert reader.flush() == []
+
+
+def test_a_reader_flushes_lines_before_a_fault_and_then_raises_it(core: Any) -> None:
+    reader = core.LineReader(out(b"one\ntwo\nthr") + b"\x09" * 8)
+    assert next(reader).data == b"one"
+    assert [(line.data, line.partial) for line in reader.flush()] == [(b"two", False), (b"thr", True)]
+    assert reader.flush() == []
+    with pytest.raises(muxframe.UnknownStreamError):
+        next(reader)
+    assert reader.flush() == []
+
+
 def test_flush_hands_out_in_the_order_of_beginning_and_leaves_prefixes_alone(core: Any) -> None:
     splitter = core.LineSplitter(timestamps=True)
     splitter.feed(err(T1 + b"first") + out(T1 + b"second") + out(T1)[:20])

@@ -103,6 +103,8 @@ cdef class LineReader:
     cdef bint ignore_truncated
     cdef bint eof
 
+    cdef int take_all(self, list lines) except -1
+    cdef int split_off(self) except -1
     cdef Line take(self)
     cdef int read(self) except -1
     cdef int read_piece(self) except -1

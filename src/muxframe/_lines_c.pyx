@@ -450,6 +450,41 @@ cdef class LineReader:
                 self.read()
         return line
 
+    def flush(self):
+        cdef list lines = []
+        self.turn.enter(self)
+        try:
+            self.take_all(lines)
+            if not self.eof:
+                self.split_off()
+                self.take_all(lines)
+            return lines
+        finally:
+            self.turn.leave()
+
+    cdef int take_all(self, list lines) except -1:
+        cdef Line line
+        while True:
+            with cython.critical_section(self):
+                line = self.take()
+            if line is None:
+                return 0
+            lines.append(line)
+
+    cdef int split_off(self) except -1:
+        """Make rows of the unfinished lines."""
+        with cython.critical_section(self):
+            self.next = self.count = 0
+        if self.splitter.core.rows is not NULL:
+            mfl_empty_rows(self.splitter.core.rows)
+        if not mfl_prepare(&self.splitter.core, 0):
+            raise MemoryError
+        mfl_flush(&self.splitter.core)
+        self.splitter.check_memory()
+        with cython.critical_section(self):
+            self.count = self.splitter.core.rows.count
+        return 0
+
     cdef Line take(self):
         """Make a Line of the next row, or None: nothing here calls into Python."""
         if self.next == self.count:

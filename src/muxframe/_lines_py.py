@@ -760,6 +760,18 @@ class LineReader:
                     raise StopIteration
                 self._read()
 
+    def flush(self) -> list[Line]:
+        """Return all that has come, of unfinished lines too: after a TimeoutError of the source, say, a prompt.
+
+        Returns:
+            Lines that were not taken yet, then pieces as `LineSplitter.flush` gives them; the rest of each follows.
+        """
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise RuntimeError("LineReader is in use: re-entrant call")
+        with self._lock:
+            lines, self._lines = list(self._lines), iter(())
+            return lines if self._eof else lines + self._splitter.flush()
+
     def _read(self) -> None:
         """Read once, and split what there is."""
         piece = self._next_piece()

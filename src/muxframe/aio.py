@@ -22,6 +22,7 @@ from ._framing import Demuxer, Frame, FrameReader
 from ._framing_py import RECEIVE_BUFFER_SIZE, again, check_truncated, readable
 from ._lines import Line, LineSplitter
 from ._lines_py import DEFAULT_MAX_LINE_SIZE
+from .batches import Age
 from .errors import DaemonError, FramingError, SinkError, TruncatedStreamError
 from .protocol import DEFAULT_MAX_FRAME_SIZE, HEADER_SIZE, Chunk, Copied, Stream, Truncated
 from .sinks import clear, open_sink
@@ -391,6 +392,16 @@ class _SplitReader(Reader[T]):
             self._add(fault.lines)
             raise
 
+    def flush(self) -> list[T]:
+        """Return all that has come: after a TimeoutError, say. Of lines unfinished ones, too: a prompt.
+
+        Of lines the rest of each piece follows; batches are not full.
+        """
+        items = list(self._waiting)
+        self._waiting.clear()
+        self._taken(self._size)
+        return items if self._is_over or self._fault is not None else items + self._splitter.flush()
+
     def _decode_eof(self) -> None:
         try:
             self._add(self._splitter.feed_eof())
@@ -405,6 +416,13 @@ class LineIterator(_SplitReader[Line]):
 
 class BatchIterator(_SplitReader[LineBatch]):
     """Iterate over columnar batches: what `batches` returns. Otherwise as ChunkReader."""
+
+    def __init__(self, source: AnyAsyncSource, builder: BatchBuilder, truncated: Truncated, age: Age) -> None:
+        super().__init__(source, builder, truncated)
+        self._age = age
+
+    def _decode(self, data: memoryview) -> list[LineBatch]:
+        return self._age.ripe(self._splitter, super()._decode(data))
 
 
 def chunks(
@@ -509,6 +527,7 @@ def batches(
     source_name: str | None = None,
     max_lines: int = DEFAULT_MAX_LINES,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    max_age: float | None = None,
     max_line_size: int = DEFAULT_MAX_LINE_SIZE,
     max_frame_size: int | None = None,
     check_reserved: bool = True,
@@ -519,7 +538,7 @@ def batches(
     Args:
         source: as for `chunks`.
         raw, timestamps, details, line_type, source_name: as for `muxframe.batches`.
-        max_lines, max_bytes, max_line_size, max_frame_size, check_reserved, truncated: likewise.
+        max_lines, max_bytes, max_age, max_line_size, max_frame_size, check_reserved, truncated: likewise.
 
     Returns:
         An asynchronous iterator of LineBatch.
@@ -539,7 +558,7 @@ def batches(
         max_frame_size=max_frame_size,
         check_reserved=check_reserved,
     )
-    return BatchIterator(source, builder, truncated)
+    return BatchIterator(source, builder, truncated, Age(max_age))
 
 
 async def copy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from _thread import RLock
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ def batches(
     source_name: str | None = None,
     max_lines: int = DEFAULT_MAX_LINES,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    max_age: float | None = None,
     max_line_size: int = DEFAULT_MAX_LINE_SIZE,
     max_frame_size: int | None = None,
     check_reserved: bool = True,
@@ -50,6 +52,8 @@ def batches(
         source_name: what the source column says in every row.
         max_lines: rows of a batch.
         max_bytes: bytes of its lines; one line alone may be larger.
+        max_age: seconds after which a batch is handed out though it is not full, as soon as something comes; where
+            nothing may come, give the source a timeout, and call `flush` of the iterator. None: never.
 
     Returns:
         An iterator of LineBatch, which is also a stream to Arrow's readers: `pyarrow.table(batches(path))`.
@@ -75,7 +79,35 @@ def batches(
         max_frame_size=max_frame_size,
         check_reserved=check_reserved,
     )
-    return BatchReader(open_source(source), builder, ignore_truncated=truncated == "ignore")
+    return BatchReader(open_source(source), builder, Age(max_age), ignore_truncated=truncated == "ignore")
+
+
+class Age:
+    """How old a batch may grow: from the first piece of a stream that is in it.
+
+    Args:
+        longest: seconds; None: as old as it likes.
+    """
+
+    def __init__(self, longest: float | None) -> None:
+        if longest is not None and not longest > 0:
+            raise ValueError("max_age must be positive")
+        self._longest = longest
+        self._end = 0.0
+        self._has_begun = False
+
+    def ripe(self, builder: BatchBuilder, batches: list[LineBatch]) -> list[LineBatch]:
+        """Return what is to be handed out behind a piece that has completed some batches, or none."""
+        if self._longest is None:
+            return batches
+        now = time.monotonic()
+        if batches or not self._has_begun:
+            self._has_begun = True
+            self._end = now + self._longest
+        elif now >= self._end:
+            self._has_begun = False
+            return builder.flush()
+        return batches
 
 
 class BatchReader:
@@ -85,9 +117,10 @@ class BatchReader:
     become theirs.
     """
 
-    def __init__(self, source: Source, builder: BatchBuilder, *, ignore_truncated: bool) -> None:
+    def __init__(self, source: Source, builder: BatchBuilder, age: Age, *, ignore_truncated: bool) -> None:
         self._source = source
         self._builder = builder
+        self._age = age
         self._ignore_truncated = ignore_truncated
         self._lock = RLock()
         self._position = 0  # in memory that is all there is
@@ -127,7 +160,7 @@ class BatchReader:
         piece = self._next_piece()
         try:
             if piece:
-                self._ready = self._builder.feed(piece)[::-1]
+                self._ready = self._age.ripe(self._builder, self._builder.feed(piece))[::-1]
             else:
                 self._eof = True
                 self._ready = self._builder.feed_eof()[::-1]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 C = TypeVar("C", Chunk, Frame, Line, LineBatch)
+S = TypeVar("S", Line, LineBatch)
 R = TypeVar("R", bound="aio.Reader[Any]")
 T = TypeVar("T")
 
@@ -91,13 +92,13 @@ class Session(SessionBase):
         self._choose("payload")
         return _Items(self, self._chunk_reader)
 
-    def lines(self, *, max_line_size: int = DEFAULT_MAX_LINE_SIZE) -> AsyncIterator[Line]:
+    def lines(self, *, max_line_size: int = DEFAULT_MAX_LINE_SIZE) -> SplitItems[Line]:
         """Iterate over the lines of the output: as the blocking Session."""
         self._choose("lines")
         if self._line_iterator is None:
             splitter = LineSplitter(**self.line_options, max_line_size=max_line_size)
             self._line_iterator = aio.LineIterator(self._link, splitter, self._truncated)
-        return _Items(self, self._line_iterator)
+        return SplitItems(self, self._line_iterator)
 
     def batches(
         self,
@@ -106,8 +107,9 @@ class Session(SessionBase):
         source_name: str | None = None,
         max_lines: int = DEFAULT_MAX_LINES,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        max_age: float | None = None,
         max_line_size: int = DEFAULT_MAX_LINE_SIZE,
-    ) -> AsyncIterator[LineBatch]:
+    ) -> SplitItems[LineBatch]:
         """Iterate over the lines of the output in columnar batches: as the blocking Session. To be called once."""
         self._choose("batches")
         iterator = aio.batches(
@@ -117,10 +119,11 @@ class Session(SessionBase):
             source_name=source_name,
             max_lines=max_lines,
             max_bytes=max_bytes,
+            max_age=max_age,
             max_line_size=max_line_size,
             truncated=self._truncated,
         )
-        return _Items(self, iterator)
+        return SplitItems(self, iterator)
 
     def wire(self) -> AsyncIterator[bytes]:
         """Iterate over the stream as it came, frames and all: as the blocking Session."""
@@ -297,6 +300,19 @@ class _Items(Generic[C]):
 
     async def __anext__(self) -> C:
         return await self._session._next(self._reader)
+
+
+class SplitItems(_Items[S]):
+    """An iterator over lines, or batches of them: what `Session.lines` and `Session.batches` return."""
+
+    _reader: aio._SplitReader[S]
+
+    def flush(self) -> list[S]:
+        """Return all that has come: after a TimeoutError, say. Of lines unfinished ones, too: a prompt.
+
+        Of lines the rest of each piece follows; batches are not full.
+        """
+        return self._reader.flush()
 
 
 class _Wire:

@@ -16,9 +16,9 @@ from .._batches import BatchBuilder
 from .._batches_py import DEFAULT_MAX_BYTES, DEFAULT_MAX_LINES
 from .._framing import Demuxer, Frame, FrameReader
 from .._framing_py import readable
-from .._lines import LineReader
+from .._lines import Line, LineReader
 from .._lines_py import DEFAULT_MAX_LINE_SIZE
-from ..batches import BatchReader
+from ..batches import Age, BatchReader
 from ..copying import copy_on
 from ..errors import ConnectionLostError, DaemonError, FramingError, HandshakeError, MuxframeError, TruncatedStreamError
 from ..protocol import Chunk, Copied, Demuxed, Stream, Truncated
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from .._batches_py import LineType
-    from .._lines_py import Line
     from ..sinks import AnySink
     from .base import Deadline
     from .calls import Opened
@@ -288,7 +287,7 @@ class Session(SessionBase):
         self._truncated = truncated
         frames = FrameReader(self._readinto, max_frame_size=max_frame_size, truncated=truncated)
         self._frames = _UntilClosed(self, frames)
-        self._lines: Iterator[Line] | None = None
+        self._lines: LineIterator | None = None
         self._demuxer = Demuxer(raw=opened.is_raw)
         self._waiting: deque[Chunk] = deque()  # decoded and not taken yet
         self._collected = (bytearray(), bytearray())  # by read_all, if it was interrupted
@@ -330,13 +329,16 @@ class Session(SessionBase):
         self._choose("payload")
         return _Chunks(self)
 
-    def lines(self, *, max_line_size: int = DEFAULT_MAX_LINE_SIZE) -> Iterator[Line]:
+    def lines(self, *, max_line_size: int = DEFAULT_MAX_LINE_SIZE) -> LineIterator:
         """Iterate over the lines of the output, as `muxframe.lines` does.
 
         Of a log that was asked for with timestamps or details these are taken out of the lines.
 
         Args:
             max_line_size: largest line in bytes; a longer one comes in pieces.
+
+        Returns:
+            An iterator of Line. After a TimeoutError its `flush` returns what has come of unfinished lines: a prompt.
 
         Raises:
             FramingError, DaemonError, ConnectionLostError, TimeoutError, RuntimeError: by iteration, as iteration over
@@ -350,7 +352,7 @@ class Session(SessionBase):
                 max_line_size=max_line_size,
                 truncated=self._truncated,
             )
-            self._lines = _UntilClosed(self, reader)
+            self._lines = LineIterator(self, reader)
         return self._lines
 
     def batches(
@@ -360,12 +362,13 @@ class Session(SessionBase):
         source_name: str | None = None,
         max_lines: int = DEFAULT_MAX_LINES,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        max_age: float | None = None,
         max_line_size: int = DEFAULT_MAX_LINE_SIZE,
     ) -> BatchReader:
         """Iterate over the lines of the output in columnar batches, as `muxframe.batches` does. To be called once.
 
         Args:
-            line_type, source_name, max_lines, max_bytes, max_line_size: as for `muxframe.batches`.
+            line_type, source_name, max_lines, max_bytes, max_age, max_line_size: as for `muxframe.batches`.
 
         Raises:
             FramingError, DaemonError, ConnectionLostError, TimeoutError: by iteration, as `lines`.
@@ -380,7 +383,7 @@ class Session(SessionBase):
             max_bytes=max_bytes,
             max_line_size=max_line_size,
         )
-        return _Batches(self, builder, ignore_truncated=self._truncated == "ignore")
+        return _Batches(self, builder, Age(max_age), ignore_truncated=self._truncated == "ignore")
 
     def wire(self) -> Wire:
         """Iterate over the stream as it came, frames and all; it is a source for `muxframe.copy` and others, too.
@@ -634,8 +637,8 @@ class Wire(Source):
 class _Batches(BatchReader):
     """Batches that end where the session is closed, which may be inside a frame."""
 
-    def __init__(self, session: Session, builder: BatchBuilder, *, ignore_truncated: bool) -> None:
-        super().__init__(Wire(session), builder, ignore_truncated=ignore_truncated)
+    def __init__(self, session: Session, builder: BatchBuilder, age: Age, *, ignore_truncated: bool) -> None:
+        super().__init__(Wire(session), builder, age, ignore_truncated=ignore_truncated)
         self._session = session
 
     def _next_piece(self) -> memoryview:
@@ -661,6 +664,20 @@ class _UntilClosed(Generic[T]):
             if not self._session.closed:
                 raise
             raise StopIteration from None
+
+
+class LineIterator(_UntilClosed[Line]):
+    """The lines of a session's output: what `Session.lines` returns."""
+
+    _items: LineReader
+
+    def flush(self) -> list[Line]:
+        """Return all that has come, of unfinished lines too: after a TimeoutError, say, a prompt.
+
+        Returns:
+            Lines that were not taken yet, then pieces (`partial`); the rest of each follows, be it empty.
+        """
+        return self._items.flush()
 
 
 class _Chunks:
