@@ -108,8 +108,9 @@ def split(
             if not line.is_open:
                 line.began = clock
             if len(line.held) == max_line_size:
-                emit(number, line.held, True)
-                line.held, line.is_cut = b"", True
+                size = character_end(line.held)
+                emit(number, line.held[:size], True)
+                line.held, line.is_cut = line.held[size:], True
             line.held += bytes([byte])
 
     if raw:
@@ -136,6 +137,18 @@ def split(
         elif streams[number].held:
             emit(number, streams[number].held, True)
     return outcome
+
+
+def character_end(data: bytes) -> int:
+    """Return where to cut data so that no UTF-8 character is broken: at its end, or up to three bytes before."""
+    for begun in (1, 2, 3):
+        rest = data[-begun:]
+        lengths = {0xC0: 2, 0xE0: 3, 0xF0: 4}
+        if 0xC2 <= rest[0] < 0xF5 and begun < len(data):
+            mask = 0xF0 if rest[0] >= 0xE0 else 0xC0  # of 0xD0: the same as of 0xC0
+            if begun < lengths[rest[0] & mask] and all(0x80 <= byte < 0xC0 for byte in rest[1:]):
+                return len(data) - begun
+    return len(data)
 
 
 def prefix_of(payload: bytes, timestamps: bool, details: bool) -> tuple[bytes, int | None, bytes | None, bytes]:

@@ -272,6 +272,13 @@ def test_reading_goes_on_after_a_timeout() -> None:
     assert reader.flush() == []
 
 
+def test_no_cut_breaks_a_character_of_a_column_of_text(core: Any) -> None:
+    text = "aé€🙂" * 20
+    builder = core.BatchBuilder(max_line_size=7, line_type="large_utf8")
+    batches = builder.feed(out(text.encode() + b"\n")) + builder.feed_eof()
+    assert b"".join(bytes(batch.data) for batch in batches).decode() == text
+
+
 def test_a_batch_is_handed_out_when_it_is_old_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)

@@ -362,6 +362,57 @@ def test_the_rest_of_a_flushed_line_follows_be_it_empty(core: Any) -> None:
     assert [row(line)[2:4] for line in splitter.feed_eof()] == [(b"", False)]
 
 
+@pytest.mark.parametrize("size", [4, 5, 6, 7, 9])
+def test_no_cut_breaks_a_character(core: Any, size: int) -> None:
+    text = "aé€🙂" * 20 + "🙂🙂€é"
+    data = text.encode()
+    for pieces in ([out(data + b"\n")], [out(data[i : i + 1]) for i in range(len(data))]):
+        splitter = core.LineSplitter(max_line_size=size)
+        lines = [line for piece in pieces for line in splitter.feed(piece)] + splitter.feed_eof()
+        assert "".join(line.text for line in lines) == text
+        assert all(size - 3 <= len(line.data) <= size for line in lines[:-1])
+        splitter = core.LineSplitter()
+        lines = [line for piece in pieces for line in splitter.feed(piece) + splitter.flush()] + splitter.feed_eof()
+        assert "".join(line.text for line in lines) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "cut"),
+    [
+        (b"12\xf0\x9f\x99\x82", b"12\xf0\x9f\x99\x82"),  # whole
+        (b"123\xf0\x9f\x99", b"123"),
+        (b"1234\xe2\x82", b"1234"),
+        (b"12345\xc3", b"12345"),
+        (b"1234\xc3\xa9", b"1234\xc3\xa9"),
+        (b"12345\xa9", b"12345\xa9"),  # none of these is UTF-8
+        (b"12\x99\x99\x99\x99", b"12\x99\x99\x99\x99"),
+        (b"12345\xc1", b"12345\xc1"),
+        (b"12345\xf5", b"12345\xf5"),
+        (b"123\xe2\x82\x82", b"123\xe2\x82\x82"),
+        (b"12345\r", b"12345\r"),
+    ],
+)
+def test_where_a_line_is_cut(core: Any, data: bytes, cut: bytes) -> None:
+    splitter = core.LineSplitter(max_line_size=6)
+    [first] = splitter.feed(out(data + b"x"))
+    assert (first.data, first.partial) == (cut, True)
+    assert [line.data for line in splitter.feed_eof()] == [data[len(cut) :] + b"x"]
+
+
+def test_where_there_is_no_room_for_a_character_it_is_broken(core: Any) -> None:
+    for size in (1, 2, 3):
+        splitter = core.LineSplitter(max_line_size=size)
+        assert b"".join(line.data for line in splitter.feed(out("🙂🙂\n".encode()))) == "🙂🙂".encode()
+
+
+def test_flush_keeps_a_character_that_has_begun_but_no_cr_before_it(core: Any) -> None:
+    splitter = core.LineSplitter()
+    assert splitter.feed(out(b"a\r\xe2\x82")) == []
+    assert [line.data for line in splitter.flush()] == [b"a\r"]
+    assert splitter.flush() == []
+    assert [line.data for line in splitter.feed(out(b"\xac\n"))] == ["€".encode()]
+
+
 def test_a_reader_flushes_after_a_timeout_what_has_come(core: Any) -> None:
     pieces: list[Any] = [out(b"one\ntwo\nlog"), TimeoutError, out(b"in: "), TimeoutError, out(b"anne\r\n"), b""]
 

@@ -299,6 +299,30 @@ static inline void mfl_begin_line(mfl_splitter *s, mfl_unfinished *u)
     }
 }
 
+/* The bytes of the UTF-8 character that the held bytes and size bytes of data end inside of; 0 where they do not. */
+static inline size_t mfl_begun_character(const mfl_bytes *held, const uint8_t *data, size_t size)
+{
+    for (size_t i = 1; i <= 3 && i <= held->size + size; i++) {
+        const uint8_t byte = i <= size ? data[size - i] : held->data[held->size + size - i];
+        if ((byte & 0xC0) != 0x80) {
+            const uint8_t least = i == 1 ? 0xC2 : i == 2 ? 0xE0 : 0xF0;
+            return least <= byte && byte < 0xF5 ? i : 0;
+        }
+    }
+    return 0;
+}
+
+/* Hand out the held bytes but for so many at their end. */
+static inline void mfl_emit_held(mfl_splitter *s, int stream, size_t kept)
+{
+    mfl_bytes *const held = &s->unfinished[stream].held;
+    held->size -= kept;
+    mfl_emit(s, stream, NULL, 0, 0, MFL_PARTIAL);
+    memmove(held->data, held->data + held->size, kept); /* held->size + kept <= room */
+    held->size = kept;
+    s->unfinished[stream].is_cut = 1;
+}
+
 /* Add to the unfinished line of a stream; hand out pieces as long as it is too large. */
 static inline void mfl_add(mfl_splitter *s, int stream, const uint8_t *data, size_t size)
 {
@@ -306,7 +330,15 @@ static inline void mfl_add(mfl_splitter *s, int stream, const uint8_t *data, siz
     if (!mfl_is_open(u))
         u->began = ++s->began;
     while (size > s->max_line_size - u->held.size) { /* held.size <= max_line_size */
-        const size_t n = s->max_line_size - u->held.size;
+        size_t n = s->max_line_size - u->held.size;
+        size_t begun = mfl_begun_character(&u->held, data, n);
+        if (begun == s->max_line_size)
+            begun = 0;
+        if (begun > n) {
+            mfl_emit_held(s, stream, begun - n);
+            continue;
+        }
+        n -= begun;
         mfl_emit(s, stream, data, n, n, MFL_PARTIAL);
         u->held.size = 0;
         u->is_cut = 1;
@@ -747,23 +779,19 @@ static inline void mfl_close_all(mfl_splitter *s, int partial)
     }
 }
 
-/* Hand out what there is of unfinished lines, but for CRs at their end. */
+/* Hand out what there is of unfinished lines, but for CRs, or a character that has only begun, at their end. */
 static inline void mfl_flush(mfl_splitter *s)
 {
     uint64_t after = 0;
     for (int i; (i = mfl_next_open(s, after)) >= 0;) {
         mfl_unfinished *const u = &s->unfinished[i];
-        const size_t size = u->held.size;
+        size_t kept = mfl_begun_character(&u->held, NULL, 0);
         after = u->began;
-        while (u->held.size && u->held.data[u->held.size - 1] == '\r')
-            u->held.size--;
-        const size_t crs = size - u->held.size;
-        if (u->held.size) {
-            mfl_emit(s, i, NULL, 0, 0, MFL_PARTIAL);
-            u->is_cut = 1;
-            memset(u->held.data, '\r', crs); /* crs <= size <= room */
-        }
-        u->held.size = crs;
+        if (!kept)
+            while (kept < u->held.size && u->held.data[u->held.size - 1 - kept] == '\r')
+                kept++;
+        if (kept < u->held.size)
+            mfl_emit_held(s, i, kept);
     }
 }
 

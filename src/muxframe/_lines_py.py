@@ -16,6 +16,7 @@ The rules, which `_lines_c.pyx` follows to the last error message:
 - A frame without a valid timestamp keeps all its bytes, has none, and is counted.
 - A line longer than max_line_size is cut: every piece but the last is marked `partial`. So is what `flush` hands out,
   and what a fault cuts off. The rest of a partial line always follows, be it empty; only after a fault there is none.
+  A cut is between UTF-8's characters, up to three bytes earlier, where that leaves anything before it.
 - Faults come after all lines before them, unfinished ones included.
 """
 
@@ -532,8 +533,10 @@ class _Splitter:
         start = 0
         while len(line.data) + len(data) - start > self._max_line_size:
             end = start + self._max_line_size - len(line.data)
-            self._emit(stream, bytes(line.data) + data[start:end], True)
-            line.data.clear()
+            piece = bytes(line.data) + data[start:end]
+            whole = _whole_size(piece) or len(piece)
+            self._emit(stream, piece[:whole], True)
+            line.data[:] = piece[whole:]
             line.is_cut = True
             start = end
         line.data += data[start:]
@@ -554,10 +557,10 @@ class _Splitter:
     def _flush(self) -> None:
         for stream in self._open_streams():
             line = self._unfinished[stream]
-            data = line.data.rstrip(b"\r")
-            if data:
-                self._emit(stream, bytes(data), True)
-                del line.data[: len(data)]
+            size = min(len(line.data.rstrip(b"\r")), _whole_size(line.data))
+            if size:
+                self._emit(stream, bytes(line.data[:size]), True)
+                del line.data[:size]
                 line.is_cut = True
 
     def _finish(self) -> None:
@@ -585,6 +588,15 @@ class _Splitter:
         rest = self._take_prefix(stream, b"", True)
         if rest:
             self._add(stream, rest)
+
+
+def _whole_size(data: bytes | bytearray) -> int:
+    """Return the size of data without the UTF-8 character that it ends inside of, if it does."""
+    for size, least in ((1, 0xC2), (2, 0xE0), (3, 0xF0)):
+        lead = data[-size] if size <= len(data) else 0
+        if lead & 0xC0 != 0x80:
+            return len(data) - size if least <= lead < 0xF5 else len(data)
+    return len(data)
 
 
 class LineSplitter(_Splitter):
@@ -647,7 +659,7 @@ class LineSplitter(_Splitter):
     def flush(self) -> list[Line]:
         """Hand out what there is of unfinished lines: prompts, say, that nobody will end before they are answered.
 
-        CRs at their end stay: LF may follow.
+        CRs at their end stay: LF may follow. So does a UTF-8 character that has only begun.
 
         Returns:
             Pieces, marked as partial; the rest of the line, or its end, comes as another piece.
