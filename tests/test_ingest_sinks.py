@@ -286,7 +286,7 @@ def test_parquet(tmp_path: Path) -> None:
     sink = Parquet(tmp_path / "lines", max_rows=3)
     for number in range(7):
         sink.write("web" if number % 2 else "db", Line(1 + number % 2, number, b"%d" % number))
-    sink.write_lines("web", [Line(1, None, b"\xff", partial=True)])
+    sink.write_lines("web", [Line(1, None, b"\xff", partial=True, details=b"k=%2C,\xff=")])
     sink.close()
     sink.flush()
     paths = sorted((tmp_path / "lines").iterdir())
@@ -297,6 +297,7 @@ def test_parquet(tmp_path: Path) -> None:
     assert table["source"].to_pylist() == ["db", "web", "db", "web", "db", "web", "db", "web"]
     assert table["timestamp"].cast("int64").to_pylist() == [*range(7), None]
     assert table["partial"].to_pylist() == [False] * 7 + [True]
+    assert table["attrs"].to_pylist() == [None] * 7 + ["k=%2C,\ufffd="]
     everything = Parquet(tmp_path / "more", max_rows=3)
     everything.write_lines("\ud800", [Line(1, number, b"x") for number in range(7)])
     everything.close()
@@ -304,8 +305,9 @@ def test_parquet(tmp_path: Path) -> None:
     assert [each.num_rows for each in more] == [3, 3, 1]
     assert more[0]["source"].to_pylist() == ["?"] * 3
     assert more[0].schema == table.schema
-    batch = pyarrow.table(muxframe.batches(b"", timestamps=True, source_name="web"))
-    assert set(batch.schema.names) == set(table.schema.names)
+    batch = pyarrow.table(muxframe.batches(b"", timestamps=True, details=True, source_name="web"))
+    assert batch.schema.names == table.schema.names
+    assert batch.schema.field("attrs").type == table.schema.field("attrs").type
 
 
 def test_parquet_by_age_and_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -315,7 +315,7 @@ class JsonLines(_Sink):
 class Parquet(_Sink):
     """Columns in Parquet files: DIRECTORY/lines-TIME-NUMBER.parquet, the columns of `muxframe.batches`. Needs pyarrow.
 
-    A file appears under its name when it is whole. Safe to share between threads.
+    All have all columns, whether the log has details or not. A file appears under its name when it is whole. Safe to share between threads.
 
     Args:
         directory: made if it is not there.
@@ -359,6 +359,7 @@ class Parquet(_Sink):
                 ("timestamp", pyarrow.timestamp("ns", "UTC")),
                 ("line", pyarrow.large_binary()),
                 ("source", pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
+                ("attrs", pyarrow.large_string()),
                 ("partial", pyarrow.bool_()),
             ]
         )
@@ -395,6 +396,8 @@ class Parquet(_Sink):
         columns["timestamp"] += [line.timestamp for line in lines]
         columns["line"] += data
         columns["source"] += [self._names.setdefault(name, len(self._names))] * len(data)
+        details = [line.details for line in lines]
+        columns["attrs"] += [None if each is None else str(each, "utf-8", "replace") for each in details]
         columns["partial"] += [line.partial for line in lines]
 
     def flush(self) -> None:
