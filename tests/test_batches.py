@@ -401,6 +401,38 @@ def test_stream_of_batches(core: Any) -> None:
     assert [batch.num_rows for batch in reader] == [4, 4, 2]
 
 
+def test_a_reader_that_lets_go_on_the_way_of_an_exception(core: Any) -> None:
+    """In C a release callback may be called while an exception is pending: all is released, and nothing crashes."""
+    pytest.importorskip("pyarrow")
+    code = """
+import gc, sys
+import pyarrow as pa
+import muxframe
+wire = muxframe.pack_frame(1, b"one\\n")
+for read in (
+    lambda: pa.table(muxframe.batches(wire + b"\\x09")),
+    lambda: list(pa.RecordBatchReader.from_stream(muxframe.batches(wire + b"\\x09"))),
+    lambda: pa.record_batch(next(muxframe.batches(wire))).column("nosuch"),
+):
+    try:
+        read()
+    except Exception as error:
+        print(type(error).__name__)
+gc.collect()
+exporter = sys.modules.get("muxframe._arrow_py")
+print(exporter and len(exporter._alive) + len(exporter._capsules))
+"""
+    backend = "python" if core is python else "cython"
+    environment = {**os.environ, "MUXFRAME_BACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    if backend == "cython":
+        assert (done.stdout, done.stderr) == ("OSError\nOSError\nKeyError\nNone\n", "")
+    else:
+        assert done.stdout.count("\n") == 4 and done.stdout.endswith("Error\n0\n"), done.stderr
+        for text in ("unrecognized stream: 9 at offset 12", "nosuch"):
+            assert text in done.stderr
+
+
 class Capsules:
     """Something that has a stream."""
 

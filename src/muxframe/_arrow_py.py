@@ -1,7 +1,9 @@
 """Batches behind the Arrow C data interface, by ctypes: what the Python twin exports them with.
 
 Structures are filled in and handed over in capsules. What they point to is kept alive by a number in their private_data
-until they are released, which any thread may do: ctypes takes the GIL for it.
+until they are released, which any thread may do: ctypes takes the GIL for it. It may also be done while an exception is
+on its way up through the reader's C code. No callback in Python can let that pass: it is printed, as what __del__
+raises is, and the reader raises SystemError in its place. (The compiled twin lets it pass.)
 
 Source: Arrow C data interface, https://arrow.apache.org/docs/format/CDataInterface.html.
 """
@@ -90,8 +92,27 @@ def _release(node: Any) -> None:
     del _alive[node.private_data]
 
 
-_release_schema = _Release(lambda address: _release(_Schema.from_address(address)))
-_release_array = _Release(lambda address: _release(_Array.from_address(address)))
+_raise_pending = ctypes.PYFUNCTYPE(None)(("Py_IsInitialized", ctypes.pythonapi))
+
+
+def _whatever_happens(work: Callable[[int], None]) -> Callable[[int], None]:
+    """Let a callback do its work while an exception is pending, which would fail its first call."""
+
+    def callback(address: int) -> None:
+        pending: BaseException | None = None
+        try:
+            _raise_pending()  # ctypes does, behind any function of Python's
+        except BaseException as error:
+            pending = error
+        work(address)
+        if pending is not None:
+            raise pending
+
+    return callback
+
+
+_release_schema = _Release(_whatever_happens(lambda address: _release(_Schema.from_address(address))))
+_release_array = _Release(_whatever_happens(lambda address: _release(_Array.from_address(address))))
 
 
 def _address(function: Any) -> int:
@@ -217,7 +238,7 @@ def _destroy(capsule: int) -> None:
         _Release(structure.release)(address)
 
 
-_destroy_capsule = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_destroy)
+_destroy_capsule = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_whatever_happens(_destroy))
 _capsules: dict[int, Any] = {}  # the structures in capsules, by address
 
 
@@ -275,4 +296,4 @@ _Take = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _get_schema = _Take(lambda stream, out: _hand_out(stream, out, _Schema, lambda state: _schema_of(state.shape)))
 _get_next = _Take(lambda stream, out: _hand_out(stream, out, _Array, lambda state: _array_of(next(state.batches))))
 _get_last_error = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(lambda stream: _data(_state(stream).error))
-_release_stream = _Release(_release_state)
+_release_stream = _Release(_whatever_happens(_release_state))

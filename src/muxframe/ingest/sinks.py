@@ -315,8 +315,8 @@ class JsonLines(_Sink):
 class Parquet(_Sink):
     """Columns in Parquet files: DIRECTORY/lines-TIME-NUMBER.parquet, the columns of `muxframe.batches`. Needs pyarrow.
 
-    All have all columns, whether the log has details or not. A file appears under its name when it is whole. Safe to share
-    between threads.
+    All have all columns, whether the log has details or not. A file appears under its name when it is whole. Safe to
+    share between threads.
 
     Args:
         directory: made if it is not there.
