@@ -397,6 +397,33 @@ def test_ssh_that_dies_with_unread_input(
         assert "out of memory" in str(fault)
 
 
+DIAL_STDIO = """#!{python}
+import os, socket, sys, threading
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(sys.argv[-3].removeprefix("unix://"))
+def forward():
+    while data := os.read(0, 65536):
+        sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+threading.Thread(target=forward, daemon=True).start()
+while data := sock.recv(65536):
+    os.write(1, data)
+"""
+
+
+def test_what_tells_its_own_end_does_not_wait_for_that_of_ssh(
+    bench: Bench, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench(talker(state="exited"))
+    program = tmp_path / "ssh"
+    program.write_text(DIAL_STDIO.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("muxframe.engine.dial.GRACE", 20.0)
+    engine = shell.connect("ssh://h" + bench.engine.host.removeprefix("unix://"), timeout=15)
+    assert engine.wait("c", timeout=10) == 0
+
+
 def test_connection_that_ends_without_a_word_of_tls(bench: Bench) -> None:
     """Whoever cuts a TLS connection off is not taken for the engine."""
     client = bench(Container("c"), transport="tls 1.3", on_exec=SAYS)

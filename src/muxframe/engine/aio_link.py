@@ -292,7 +292,7 @@ class Link(asyncio.BufferedProtocol):
         except (OSError, MuxframeError) as error:
             self._fail(error)
         else:
-            self._end()
+            self._end_with_connection()
         return self._ending is not None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -350,10 +350,16 @@ class Link(asyncio.BufferedProtocol):
             self._reader.data_received(data)
 
     def _end(self) -> None:
+        """The stream has ended, and said so."""
+        assert self._reader is not None
+        self._reader.eof_received()
+        self._transport.close()
+
+    def _end_with_connection(self) -> None:
+        """Nothing more comes; whether that is an end, of ssh its exit status tells."""
         assert self._reader is not None
         if self._connection.process is None:
-            self._reader.eof_received()
-            self._transport.close()
+            self._end()
         elif self._ending is None:
             self._ending = asyncio.get_running_loop().create_task(self._end_ssh(self._connection.process, self._reader))
 
@@ -373,7 +379,7 @@ class Link(asyncio.BufferedProtocol):
         if self._connection.process is None:
             self._fail_unless_reset(error)
         else:
-            self._end()
+            self._end_with_connection()
 
     def _fail_unless_reset(self, error: Exception) -> None:
         """A reset is an end where there is stdin, but not before what stands before the stream has come to its own."""
