@@ -10,6 +10,7 @@ import select
 import threading
 import time
 from collections import deque
+from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._batches import BatchBuilder
@@ -627,8 +628,18 @@ class Wire(Source):
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def __iter__(self) -> Iterator[bytes]:
-        return map(bytes, self.blocks())
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        size = self._session._readinto(self._block)
+        if not size:
+            raise StopIteration
+        return bytes(self._block[:size])
+
+    @cached_property
+    def _block(self) -> memoryview:
+        return memoryview(bytearray(RECEIVE_SIZE))
 
     def readinto(self, buffer: memoryview, /) -> int:
         return self._session._readinto(buffer)
