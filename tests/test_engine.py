@@ -638,6 +638,21 @@ def test_the_wire_itself(bench: Bench, tty: bool) -> None:
         assert list(muxframe.lines(wire, **session.line_options)) == expected
 
 
+def test_a_wire_goes_on_after_a_timeout(bench: Bench) -> None:
+    client = bench(talker())
+    bench.engine.fault("attach", Fault(stall=11))
+    with client.attach("c") as session:
+        session.timeout = 0.02
+        wire, seen = iter(session.wire()) if bench.shell.loop is None else session.wire(), []
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                while True:
+                    seen.append(next(wire))
+        bench.engine.release()
+        session.timeout = 5
+        assert b"".join([*seen, *wire]) == WIRE
+
+
 def test_a_wire_that_nothing_comes_over(bench: Bench) -> None:
     client = bench(Container("c", cat, open_stdin=True))
     with client.attach("c", stdin=True) as session:
@@ -1369,10 +1384,47 @@ def test_exit_code_after_a_cancelled_read(bench: Bench, way: Way, loop: asyncio.
             with pytest.raises(asyncio.CancelledError):
                 await reading
             assert session.exit_code is None
+            bench.engine.release()
             result = await read()
             assert session.exit_code == 0
             if way is read_all:
                 assert result == READ
+
+    in_loop(loop, run)
+
+
+def test_exit_code_that_takes_longer_than_the_reader_waits_at_a_time(
+    bench: Bench, loop: asyncio.AbstractEventLoop
+) -> None:
+    client = bench(Container("c", cat), on_exec=SAYS)
+    bench.engine.fault("exec-inspect", Fault(delay=0.5))
+
+    async def run() -> None:
+        async with client.target.exec("c", "say") as session:
+            for _ in range(200):
+                try:
+                    async with asyncio.timeout(0.05):
+                        assert await session.read_all() == READ
+                        break
+                except TimeoutError:
+                    pass
+            assert session.exit_code == 0
+
+    in_loop(loop, run)
+
+
+def test_close_while_the_exit_code_is_asked_for(bench: Bench, loop: asyncio.AbstractEventLoop) -> None:
+    client = bench(Container("c", cat), on_exec=SAYS)
+    bench.engine.fault("exec-inspect", Fault(stall=0))
+
+    async def run() -> None:
+        async with client.target.exec("c", "say") as session:
+            reading = asyncio.ensure_future(session.read_all())
+            while not any(request.path.endswith("/json") for request in bench.engine.requests):
+                await asyncio.sleep(0.01)
+            session.close()
+            assert await asyncio.wait_for(reading, 5) == READ
+            assert session.exit_code is None
 
     in_loop(loop, run)
 

@@ -63,6 +63,7 @@ class Session(SessionBase):
         self._is_closed = False
         self._line_iterator: aio.LineIterator | None = None
         self._timeout: float | None = None
+        self._ending: asyncio.Task[None] | None = None  # learns the exit code once the output has ended
 
     async def __aenter__(self) -> Self:
         return self
@@ -201,11 +202,18 @@ class Session(SessionBase):
             return
         self._link.close()
         if self.exit_code is None:
-            try:
-                self.exit_code = await self._engine._run(self._opened.end())
-            except (OSError, MuxframeError):  # `wait` says why
-                pass
-        self._is_over = True  # not if it is cancelled: who reads again asks again
+            if self._ending is None:
+                self._ending = self._loop.create_task(self._learn_exit())
+            await asyncio.wait([self._ending])  # it goes on where this is cancelled: who reads again waits again
+            if not self._ending.cancelled():
+                self._ending.result()
+        self._is_over = True
+
+    async def _learn_exit(self) -> None:
+        try:
+            self.exit_code = await self._engine._run(self._opened.end())
+        except (OSError, MuxframeError):  # `wait` says why
+            pass
 
     # Writing.
 
@@ -272,6 +280,8 @@ class Session(SessionBase):
     def close(self) -> None:
         """Close the connection. What waits for it in another task ends at once: reading as at the end."""
         self._is_closed = True
+        if self._ending is not None:
+            self._ending.cancel()
         self._opened.close()
 
     async def wait_closed(self) -> None:
