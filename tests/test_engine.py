@@ -397,6 +397,30 @@ def test_ssh_that_dies_with_unread_input(
         assert "out of memory" in str(fault)
 
 
+@pytest.mark.parametrize("is_early", [False, True], ids=["leaves the request unread", "has ended before it is sent"])
+def test_ssh_that_gets_nowhere(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_early: bool
+) -> None:
+    program = tmp_path / "ssh"
+    program.write_text(f"#!/bin/sh\n{'' if is_early else 'sleep 0.3'}\necho no such host >&2\nexit 255\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    def auth(_: object) -> dict[str, str]:
+        time.sleep(0.5 if is_early else 0)
+        return {}
+
+    with pytest.raises(ConnectionLostError, match=r"ssh://h \(host argument\): ssh ended with status 255: no such host"):
+        shell.connect("ssh://h", timeout=10, auth=auth)
+
+
+def test_nobody_listens(shell: Shell) -> None:
+    with tcp_listener() as listener:
+        host = "tcp://127.0.0.1:{}".format(listener.getsockname()[1])
+        with pytest.raises(ConnectionLostError, match="refused"):
+            shell.connect(host)
+
+
 DIAL_STDIO = """#!{python}
 import os, socket, sys, threading
 sock = socket.socket(socket.AF_UNIX)

@@ -9,6 +9,7 @@ that has stopped reading.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from contextlib import AsyncExitStack
 from functools import cached_property
@@ -65,24 +66,36 @@ class Connection:
 
     async def send(self, data: bytes) -> None:
         if self.tls is None:
-            await self._loop.sock_sendall(self.socket, data)
+            try:
+                await self._loop.sock_sendall(self.socket, data)
+            except ConnectionError as error:
+                await self._check_ssh(error)
+                raise
         else:
             self.tls.write(data)
             await self._send_outgoing()
 
     async def receive(self) -> bytes:
         if self.tls is None:
-            received = await self._loop.sock_recv(self.socket, RECEIVE_SIZE)
-            if not received and self.process is not None:
-                failure = await asyncio.to_thread(self.process.failure)
-                if failure is not None:
-                    raise ConnectionLostError(failure)
+            try:
+                received = await self._loop.sock_recv(self.socket, RECEIVE_SIZE)
+            except ConnectionError as error:  # ssh has ended and left the request unread
+                await self._check_ssh(error)
+                raise
+            if not received:
+                await self._check_ssh(None)
             return received
         buffer = memoryview(bytearray(RECEIVE_SIZE))
         while (size := self.tls.read_into(buffer)) is None:
             await self._send_outgoing()
             self.tls.receive(await self._loop.sock_recv(self.socket, RECEIVE_SIZE))
         return bytes(buffer[:size])
+
+    async def _check_ssh(self, error: Exception | None) -> None:
+        """Let ssh, if that is what has ended, say why."""
+        failure = None if self.process is None else await asyncio.to_thread(self.process.failure)
+        if failure is not None:
+            raise ConnectionLostError(failure) from error
 
     async def _send_outgoing(self) -> None:
         assert self.tls is not None
@@ -153,8 +166,10 @@ async def _connect(stack: AsyncExitStack, family: int, address: Any) -> socket.s
     try:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, address)
-    except BaseException:
+    except BaseException as error:
         sock.close()
+        if isinstance(error, OSError) and error.errno:  # asyncio's own text tells the address, not the reason
+            raise OSError(error.errno, os.strerror(error.errno)) from error
         raise
     return sock
 

@@ -495,13 +495,14 @@ def spawn_ssh(endpoint: Endpoint, timeout: float | None = None) -> tuple[socket.
     finally:
         theirs.close()
         their_complaints.close()
-    return ours, SshProcess(process, complaints)
+    return ours, SshProcess(endpoint, process, complaints)
 
 
 class SshProcess:
     """A running ssh. A thread keeps what it says on standard error and takes its exit code, so that no zombie stays."""
 
-    def __init__(self, process: subprocess.Popen[bytes], complaints: socket.socket) -> None:
+    def __init__(self, endpoint: Endpoint, process: subprocess.Popen[bytes], complaints: socket.socket) -> None:
+        self._endpoint = endpoint
         self._process = process
         self._complaints = complaints  # a socket, for closing a pipe would not end reading
         self._said = b""
@@ -519,7 +520,7 @@ class SshProcess:
         self._has_ended.wait(0.5)  # there may be more to read; processes that ssh left behind may keep it open
         said = self._said.decode(errors="replace").strip()
         how = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
-        return f"ssh {how}: {said}" if said else f"ssh {how}"
+        return f"{self._endpoint} ({self._endpoint.origin}): ssh {how}" + (f": {said}" if said else "")
 
     def close(self) -> None:
         """Let it end, make it if it does not: in the background. Callable from any thread; again: no effect."""
@@ -551,7 +552,6 @@ class _SshConnection(_SocketConnection):
 
     def __init__(self, endpoint: Endpoint, timeout: float | None) -> None:
         sock, self._process = spawn_ssh(endpoint, timeout)
-        self._endpoint = endpoint
         super().__init__(sock, timeout)
 
     @property
@@ -578,7 +578,7 @@ class _SshConnection(_SocketConnection):
     def _check(self, error: Exception | None) -> None:
         failure = None if self._is_interrupted else self._process.failure()
         if failure is not None:
-            raise ConnectionLostError(f"{self._endpoint} ({self._endpoint.origin}): {failure}") from error
+            raise ConnectionLostError(failure) from error
 
     def _release(self) -> None:
         super()._release()
