@@ -410,13 +410,13 @@ def test_ssh_that_gets_nowhere(
         time.sleep(0.5 if is_early else 0)
         return {}
 
-    with pytest.raises(ConnectionLostError, match=r"ssh://h \(host argument\): ssh ended with status 255: no such host"):
+    with pytest.raises(ConnectionLostError, match=r"ssh://h \(host.*\): ssh ended with status 255: no such host"):
         shell.connect("ssh://h", timeout=10, auth=auth)
 
 
 def test_nobody_listens(shell: Shell) -> None:
     with tcp_listener() as listener:
-        host = "tcp://127.0.0.1:{}".format(listener.getsockname()[1])
+        host = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(ConnectionLostError, match="refused"):
             shell.connect(host)
 
@@ -1219,6 +1219,13 @@ def test_half_close_that_does_not_reach_the_container(bench: Bench, flavor: str)
         assert session.closes_stdin is False
         with pytest.warns(RuntimeWarning, match="does not pass the end of stdin on"):
             session.close_stdin()
+
+
+def test_engine_without_websockets(bench: Bench) -> None:
+    pytest.importorskip("websockets")
+    client = bench(talker(), flavor="podman")
+    with pytest.raises(BadRequestError, match="this engine has no attach over a WebSocket"):
+        client.attach("c", via="websocket")
 
 
 def test_websocket(bench: Bench, way: Way) -> None:

@@ -601,7 +601,7 @@ def test_log_of_a_million_lines(live: Live) -> None:
 def test_attach_over_websocket(live: Live) -> None:
     pytest.importorskip("websockets")
     if live.is_podman:
-        with pytest.raises(NotFoundError):
+        with pytest.raises(BadRequestError, match="no attach over a WebSocket"):
             live.engine.attach(live.create(["cat"], **STDIN), stdin=True, start=True, via="websocket")
         return
     data = blob(1000000, 1_000_000)

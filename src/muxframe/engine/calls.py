@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
 
-from ..errors import BadRequestError, ConflictError, ConnectionLostError, EngineError, HandshakeError
+from ..errors import BadRequestError, ConflictError, ConnectionLostError, EngineError, HandshakeError, NotFoundError
 from .handshake import Body, Request, Response, kind_of
 from .parameters import environment, moment, quoted_name, tail_of, words_of
 from .podman import RepairedReplay
@@ -380,7 +380,7 @@ def _check_running(container: str, info: Mapping[str, Any], *, start: bool, is_r
     if status in ("exited", "stopped", "dead", "removing") and not start and not is_replay:
         raise ConflictError(
             f"container {container} is {status}: an attach would wait for its next start; "
-            "start=True starts it, logs() reads what it has written"
+            "start it by attaching (start=True, --start), or read its log"
         )
 
 
@@ -412,7 +412,12 @@ def _attach_websocket(request: Request) -> Flow[Any]:
 
     headers = upgrade_headers()
     request = replace(request, method="GET", path=f"{request.path}/ws", upgrade="websocket", headers=headers)
-    link = yield Open(request)
+    try:
+        link = yield Open(request)
+    except NotFoundError as error:
+        if error.message != "Not Found":
+            raise
+        raise BadRequestError("this engine has no attach over a WebSocket", error.status, error.reason) from None
     try:
         check_upgrade(link.head, headers)
         link.unpack(WebSocketBody())

@@ -91,7 +91,7 @@ def answer(x: Exchange, route: Route | None, name: str) -> None:
 def _no_route(x: Exchange) -> None:
     if x.personality.is_docker:
         x.refuse(RefusedError(404, "page not found", is_bare=True))
-    elif any(route.path.fullmatch(x.request.path) for route in ROUTES):
+    elif any(route.path.fullmatch(x.request.path) for route in ROUTES if route.name != "attach-ws"):
         x.text(405, "Method Not Allowed\n")
     else:
         x.text(404, "Not Found\n")
