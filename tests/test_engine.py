@@ -40,7 +40,7 @@ from muxframe.errors import (
     SinkError,
     TruncatedStreamError,
 )
-from muxframe.testing import Container, Fault, LoopbackEngine, Process, Service, Task, cat, say
+from muxframe.testing import Container, Fault, LoopbackEngine, Process, Service, Task, cat, idle, say
 
 TRANSPORTS = ["unix", "tcp", *(f"tls {version}" for version in VERSIONS)]
 OUTPUT = [(1, b"out\n"), (2, b"err\n"), (1, b"more\n")]
@@ -875,13 +875,13 @@ def test_wait_after_close(bench: Bench) -> None:
 
 
 def test_wait_that_ends_with_the_session_or_the_engine(bench: Bench) -> None:
-    client = bench(Container("c"))
-    session = client.attach("c")
-    join = in_thread(session.wait)
-    time.sleep(0.1)
-    session.close()
-    with pytest.raises((ConnectionLostError, ValueError)):
-        join(1)
+    client = bench(Container("c"), on_exec={"idle": idle})
+    for session in (client.attach("c"), client.exec("c", "idle")):
+        join = in_thread(session.wait)
+        time.sleep(0.1)
+        session.close()
+        with pytest.raises((ConnectionLostError, ValueError)):
+            join(5)
     with client.attach("c") as session:
         join = in_thread(session.wait)
         time.sleep(0.1)

@@ -22,6 +22,7 @@ import os
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
 
 from ..errors import BadRequestError, ConflictError, ConnectionLostError, EngineError, HandshakeError, NotFoundError
@@ -216,6 +217,7 @@ class Opened:
         has_timestamps, has_details: what each message of a log begins with.
         has_repeats: a line may come twice in a row, where the engine rotates the log.
         delay: seconds between reads, for what comes in small pieces: engines write each frame of a log by itself.
+        is_closed: `close` was called.
     """
 
     link: Any
@@ -228,6 +230,7 @@ class Opened:
     has_details: bool = False
     has_repeats: bool = False
     delay: float = 0.0
+    is_closed: bool = False
 
     def resize(self, height: int, width: int) -> Flow[None]:
         """Tell the TTY how large its terminal is."""
@@ -251,6 +254,7 @@ class Opened:
 
     def close(self) -> None:
         """Close its connections."""
+        self.is_closed = True
         for link in self.links():
             link.close()
 
@@ -302,12 +306,19 @@ class Executed(Logged):
     """An exec."""
 
     def wait(self) -> Flow[int]:
-        code = yield from exec_exit(self.api, self.path)
-        assert code is not None
+        was_closed = self.is_closed
+        delays = chain(EXIT_POLLS, repeat(EXIT_POLLS[-1]))
+        while (code := (yield from exec_exit(self.api, self.path, next(delays)))) is None:
+            if self.is_closed and not was_closed:
+                raise ConnectionLostError("the session was closed before the exit was told")
         return code
 
     def end(self) -> Flow[int | None]:
-        return exec_exit(self.api, self.path, patience=len(EXIT_POLLS))
+        for delay in EXIT_POLLS:
+            code = yield from exec_exit(self.api, self.path, delay)
+            if code is not None:
+                return code
+        return None
 
 
 def attach(
@@ -738,24 +749,14 @@ def read_wait(waiting: Any) -> Flow[int]:
     return _exit_code(answer["StatusCode"])
 
 
-def exec_exit(api: Api, path: str, *, patience: int | None = None) -> Flow[int | None]:
-    """Return the exit code of an exec, as soon as there is one.
-
-    Args:
-        api: the engine's.
-        path: /exec/ID.
-        patience: how often to ask; then None is returned. None asks for ever.
-    """
-    count = 0
-    while patience is None or count < patience:
-        delay = EXIT_POLLS[min(count, len(EXIT_POLLS) - 1)]
-        if delay:
-            yield Sleep(delay)
-        info = _document((yield Call(api.request("GET", f"{path}/json"))), "Running", "ExitCode")
-        if not info["Running"] and info["ExitCode"] is not None:
-            return _exit_code(info["ExitCode"])
-        count += 1
-    return None
+def exec_exit(api: Api, path: str, delay: float) -> Flow[int | None]:
+    """Return the exit code of an exec, by its path (/exec/ID), if there is one after a delay."""
+    if delay:
+        yield Sleep(delay)
+    info = _document((yield Call(api.request("GET", f"{path}/json"))), "Running", "ExitCode")
+    if info["Running"] or info["ExitCode"] is None:
+        return None
+    return _exit_code(info["ExitCode"])
 
 
 def _exit_code(value: object) -> int:
