@@ -118,6 +118,24 @@ def test_exec_passes_its_options_on(docker: LoopbackEngine) -> None:
     assert (config["DetachKeys"], config["AttachStdin"], config["Tty"]) == ("ctrl-x,a", True, False)
 
 
+def test_exec_reads_files_of_variables(docker: LoopbackEngine, tmp_path: Path) -> None:
+    path = tmp_path / "variables"
+    path.write_bytes("\ufeffA=1 \r\n# B=2\n\n  C= x=y\u2028z\nHERE\nNOT_HERE\nD=".encode())
+    options = ("--env-file", str(path), "-e", "A=2")
+    run(docker.host, "exec", *options, "idle", "true", env={**os.environ, "HERE": "x y"})
+    assert docker.execs[-1].config["Env"] == ["A=1 ", "C= x=y\u2028z", "HERE=x y", "D=", "A=2"]
+
+
+@pytest.mark.parametrize("line", ["A B=1", "=1", "A =1", "A B", "\xff=1"])
+def test_exec_refuses_files_of_something_else(docker: LoopbackEngine, tmp_path: Path, line: str) -> None:
+    path = tmp_path / "variables"
+    path.write_bytes(line.encode("latin-1"))
+    count = len(docker.execs)
+    done = run(docker.host, "exec", "--env-file", str(path), "idle", "true")
+    assert (done.returncode, done.stdout, len(docker.execs)) == (1, b"", count)
+    assert done.stderr.startswith(b"muxframe: %s" % os.fsencode(path))
+
+
 @pytest.mark.parametrize("arguments", [("idle", "-t", "true"), ("--", "idle", "-t", "true")])
 def test_exec_leaves_what_follows_the_container_to_the_command(
     arguments: tuple[str, ...], docker: LoopbackEngine

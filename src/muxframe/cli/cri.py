@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..cri import Runtime
 
 #: Options of exec, and of all engines, for which the CRI has no words.
-FOREIGN = ("env", "user", "workdir", "privileged", "start", "context")
+FOREIGN = ("env", "env_file", "user", "workdir", "privileged", "start", "context")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,7 +76,7 @@ def _find_runtime(arguments: argparse.Namespace) -> Runtime:
     """
     for name in FOREIGN:
         if getattr(arguments, name, None):
-            raise Failure(f"--{name} is not for --cri", 2)
+            raise Failure(f"--{name.replace('_', '-')} is not for --cri", 2)
     try:
         from ..cri import connect
 

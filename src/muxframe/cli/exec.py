@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
                     stdin=arguments.interactive,
                     tty=arguments.tty,
                     size=terminal_size() if arguments.tty else None,
-                    env=_environment(arguments.env),
+                    env=_environment(arguments.env_file, arguments.env),
                     user=arguments.user,
                     workdir=arguments.workdir,
                     privileged=arguments.privileged,
@@ -49,9 +49,25 @@ def run(arguments: argparse.Namespace) -> int:
         return exit_code(session, guidance, "command")
 
 
-def _environment(variables: Iterable[str]) -> list[str]:
-    """Give names without a value the value they have here; leave those out that have none."""
-    given = ((name, sign, value) for name, sign, value in (variable.partition("=") for variable in variables))
+def _environment(files: Iterable[str], variables: Iterable[str]) -> list[str]:
+    """Give names without a value the value they have here; leave those out that have none. Later ones count."""
+    all_ = [line for path in files for line in _read_variables(path)] + list(variables)
+    given = ((name, sign, value) for name, sign, value in (variable.partition("=") for variable in all_))
     return [
         f"{name}={value if sign else os.environ[name]}" for name, sign, value in given if sign or name in os.environ
     ]
+
+
+def _read_variables(path: str) -> list[str]:
+    """Read a file of variables, by Docker's rules: one a line, and comments, which begin with #."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
+            lines = [line.rstrip("\r\n").lstrip(" \t") for line in file]
+    except UnicodeDecodeError:
+        raise Failure(f"{path} is not UTF-8") from None
+    variables = [line for line in lines if line and not line.startswith("#")]
+    for variable in variables:
+        name = variable.partition("=")[0]
+        if not name or name != "".join(name.split()):
+            raise Failure(f"{path}: {name!r} is no name of a variable")
+    return variables

@@ -279,6 +279,9 @@ def _add_exec(commands: Any) -> None:
     exec_.add_argument(
         "-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable; NAME alone: as it is here"
     )
+    exec_.add_argument(
+        "--env-file", action="append", default=[], metavar="FILE", help="variables, one a line; # begins a comment"
+    )
     exec_.add_argument("-u", "--user", default="", metavar="USER", help="its name or id; with a group: USER:GROUP")
     exec_.add_argument("-w", "--workdir", metavar="DIR", help="the directory to run it in")
     exec_.add_argument("--privileged", action="store_true", help="with all capabilities")
