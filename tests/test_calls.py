@@ -703,7 +703,7 @@ def test_every_failure_closes_what_was_opened(name: str, number: int, error: Bas
 @pytest.mark.parametrize("answer", [[], "x", None, 1])
 def test_inspect_that_is_no_object(answer: Any) -> None:
     for run in (lambda engine: engine.attach(DOCKER), lambda engine: engine.logs(PODMAN)):
-        with pytest.raises(HandshakeError, match="no JSON object"):
+        with pytest.raises(HandshakeError, match="200 OK: the answer is no JSON object"):
             run(FakeEngine(json=Response(200, "OK", {}, json.dumps(answer).encode())))
 
 

@@ -965,6 +965,15 @@ def test_timeout_loses_nothing(bench: Bench, transport: str, offset: int, way: W
         assert joined(seen if way is not read_lines else ((line.stream, line.data + b"\n") for line in seen)) == READ
 
 
+@pytest.mark.parametrize("call", [next, read_chunks, read_lines, read_all, lambda session: session.write(MUCH * 9)])
+def test_timeouts_say_so(bench: Bench, call: Callable[[Any], Any]) -> None:
+    client = bench(Container("c", open_stdin=True))
+    with client.attach("c", stdin=True) as session:
+        session.timeout = 0.02
+        with pytest.raises(TimeoutError, match="timed out"):
+            call(session)
+
+
 def test_ways_of_payload_follow_one_another(bench: Bench) -> None:
     client = bench(talker())
     with client.attach("c") as session:

@@ -180,6 +180,8 @@ class Reader(asyncio.BufferedProtocol, Generic[T]):
             try:
                 async with asyncio.timeout(self.timeout):
                     await self._wakeup
+            except TimeoutError:
+                raise TimeoutError("timed out") from None
             finally:
                 self._wakeup = None
 

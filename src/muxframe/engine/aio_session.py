@@ -231,6 +231,7 @@ class Session(SessionBase):
             except TimeoutError as error:
                 cancelled = error.__cause__ or error.__context__  # before Python 3.11.4 it is no cause
                 error.characters_written = getattr(cancelled, "characters_written", 0)  # type: ignore[attr-defined]
+                error.args = ("timed out",)
                 raise
 
     async def close_stdin(self) -> None:

@@ -616,7 +616,8 @@ def _document(answer: Response, *names: str) -> dict[str, Any]:
     """
     document = answer.json()
     if not isinstance(document, dict) or any(name not in document for name in names):
-        raise HandshakeError(f"the answer is no JSON object with {', '.join(names) or 'anything'}", answer.status)
+        what = f"no JSON object with {' and '.join(names)}" if names else "no JSON object"
+        raise HandshakeError(f"the answer is {what}", answer.status, answer.reason)
     return document
 
 
