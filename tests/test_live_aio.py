@@ -14,7 +14,7 @@ import pytest
 from live import BLOB, FOREVER, MEGABYTES, PATIENCE, STDIN, TERMINAL, Live, blob
 
 import muxframe.aio
-from muxframe import ConflictError, NotFoundError, Stream
+from muxframe import BadRequestError, ConflictError, NotFoundError, Stream
 
 if TYPE_CHECKING:
     from muxframe.engine.aio import Session
@@ -150,7 +150,7 @@ def test_echo_over_websocket(live: Live, run: Run) -> None:
     async def main() -> None:
         engine = await muxframe.aio.connect(live.host)
         if live.is_podman:
-            with pytest.raises(NotFoundError):
+            with pytest.raises(BadRequestError, match="no attach over a WebSocket"):
                 await engine.attach(container, stdin=True, start=True, via="websocket")
             return
         async with engine.attach(container, stdin=True, start=True, via="websocket") as session:
