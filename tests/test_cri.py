@@ -178,7 +178,7 @@ def test_places(shell: Any, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(rpc, "DEFAULT_URLS", {nothing: "one default", runtime.endpoint: "another"})
     assert shell.connect().host == runtime.endpoint
     monkeypatch.setattr(rpc, "DEFAULT_URLS", {nothing: "one default", nothing + "2": "another"})
-    with pytest.raises(ConnectionLostError, match=r"nothing\.sock \(one default\): .*\n.*nothing\.sock2 \(another\)"):
+    with pytest.raises(ConnectionLostError, match=r"nothing\.sock \(one default\): .*; .*nothing\.sock2 \(another\)"):
         shell.connect()
     monkeypatch.setenv("CONTAINER_RUNTIME_ENDPOINT", runtime.endpoint)
     assert shell.connect().host == runtime.endpoint

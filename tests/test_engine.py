@@ -1149,7 +1149,7 @@ def test_writing_to_what_has_ended(bench: Bench) -> None:
 
 # --- stdin -----------------------------------------------------------------------------------------------------------
 
-MUCH = os.urandom(1000) * 10_000
+MUCH: bytes = os.urandom(1000) * 10_000
 
 
 @pytest.mark.parametrize("way_in", ["attach", "exec", "websocket"])

@@ -117,7 +117,9 @@ def session(session: Session) -> None:
         assert_type(frame, Frame)
     for stream, payload in session.chunks():
         assert_type((stream, payload), Chunk)
-    assert_type(session.lines(max_line_size=1024), Iterator[Line])
+    lines: Iterator[Line] = session.lines(max_line_size=1024)
+    assert_type(next(lines), Line)
+    assert_type(session.lines().flush(), list[Line])
     for batch in session.batches():
         assert_type(batch, LineBatch)
     assert_type(session.copy_to(1, 2), Copied)
@@ -214,7 +216,9 @@ async def asynchronous_engine() -> None:
                 assert_type(frame, Frame)
             async for stream, payload in session.chunks():
                 assert_type((stream, payload), Chunk)
-            assert_type(session.lines(), AsyncIterator[Line])
+            lines: AsyncIterator[Line] = session.lines()
+            assert_type(await anext(lines), Line)
+            assert_type(session.lines().flush(), list[Line])
             assert_type(await session.copy_to(1, 2), Copied)
             assert_type(await session.read_all(), Demuxed)
             assert_type(await session.wait(), int)
