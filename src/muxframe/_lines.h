@@ -11,6 +11,12 @@
 
 #include "_framing.h"
 
+#ifdef __GNUC__
+#define MFL_RARE __attribute__((noinline, unused)) /* out of the way of what is done for each line */
+#else
+#define MFL_RARE inline
+#endif
+
 enum {
     MFL_STREAMS = 3,
     MFL_MAX_TIMESTAMP = 64,         /* bytes of a timestamp's text */
@@ -313,7 +319,7 @@ static inline size_t mfl_begun_character(const mfl_bytes *held, const uint8_t *d
 }
 
 /* Hand out the held bytes but for so many at their end. */
-static inline void mfl_emit_held(mfl_splitter *s, int stream, size_t kept)
+static MFL_RARE void mfl_emit_held(mfl_splitter *s, int stream, size_t kept)
 {
     mfl_bytes *const held = &s->unfinished[stream].held;
     held->size -= kept;
@@ -324,7 +330,7 @@ static inline void mfl_emit_held(mfl_splitter *s, int stream, size_t kept)
 }
 
 /* Add to the unfinished line of a stream; hand out pieces as long as it is too large. */
-static inline void mfl_add(mfl_splitter *s, int stream, const uint8_t *data, size_t size)
+static MFL_RARE void mfl_add(mfl_splitter *s, int stream, const uint8_t *data, size_t size)
 {
     mfl_unfinished *const u = &s->unfinished[stream];
     if (!mfl_is_open(u))
