@@ -89,6 +89,7 @@ def said(text: str) -> dict[str, list[str]]:
         ("--all", "--until", "tomorrow"),
         ("--all", "-n", "some"),
         ("web-1", "we/b"),
+        ("--all", "--host", "nothing://like.it"),
     ],
 )
 def test_misuse(arguments: tuple[str, ...], call: Call) -> None:

@@ -47,8 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     with ExitStack() as stack:
         kept = None if arguments.checkpoint is None else CheckpointFile(arguments.checkpoint)
-        engine = find_engine(arguments)
         with misuse():
+            engine = find_engine(arguments)
             names = find_containers(engine, arguments)
             if arguments.container and not names:
                 return 1
