@@ -54,6 +54,16 @@ def test_ps(runtime: Runtime) -> None:
     assert [bool(fields) for fields in runtime.asked("ListContainers")] == [True, False]
 
 
+@pytest.mark.parametrize(("to", "why"), [("&-", "is closed"), ("/dev/full", "No space left on device")])
+def test_ps_into_nothing(to: str, why: str, runtime: Runtime) -> None:
+    if to == "/dev/full" and not os.path.exists(to):
+        pytest.skip("no /dev/full")
+    script = f'"$0" -m muxframe cri ps -H "$1" >{to}'
+    command = ["sh", "-c", script, sys.executable, runtime.endpoint]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, f"muxframe: standard output: {why}\n")
+
+
 def test_attach(runtime: Runtime) -> None:
     def script(stream: Stream) -> None:
         assert stream.hear_stdin(6) == b"hello\n"

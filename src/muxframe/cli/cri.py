@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from .files import Failure, one_line
+from .files import Failure, one_line, say
 from .sessions import Guidance, Output, exit_code, misuse
 from .terminal import terminal_size
 
@@ -26,10 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
         pod = each.labels.get("io.kubernetes.pod.name") or each.pod[:12]
         rows.append((each.id if arguments.no_trunc else each.id[:12], each.state, pod, each.name, each.image))
     widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        line = one_line("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
-        sys.stdout.write(line.encode("ascii", "replace").decode() + "\n")
-    sys.stdout.flush()
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
+    say("".join(one_line(line) + "\n" for line in lines))
     return 0
 
 
