@@ -126,4 +126,5 @@ def test_what_a_runtime_does_not_know(arguments: list[str], tmp_path: Path) -> N
 
 def test_nobody_there(tmp_path: Path) -> None:
     code, _, err = run("cri", "ps", "-H", str(tmp_path / "nothing"))
-    assert code == 1 and err == b"muxframe: cannot connect to the runtime: No such file or directory\n"
+    text = f"muxframe: cannot connect to unix://{tmp_path}/nothing (endpoint argument): No such file or directory\n"
+    assert (code, err.decode()) == (1, text)

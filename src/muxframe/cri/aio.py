@@ -118,7 +118,7 @@ class _Run(Run):
     async def perform(self, step: Any) -> Any:
         if not isinstance(step, calls.Ask):
             return await super().perform(step)
-        from .rpc import Caller, RpcError, refusal
+        from .rpc import Caller, RpcError, refuse
 
         deadline = self._deadline or Deadline(self._step_timeout)
         if self._caller is None:
@@ -129,7 +129,7 @@ class _Run(Run):
             await _done(call)
             return call.result()
         except RpcError as error:
-            raise refusal(error) from None
+            refuse(error, self._caller.endpoint)
 
     def close(self) -> None:
         super().close()

@@ -123,7 +123,7 @@ class _Run(Run):
     def perform(self, step: Any) -> Any:
         if not isinstance(step, calls.Ask):
             return super().perform(step)
-        from .rpc import Caller, RpcError, refusal
+        from .rpc import Caller, RpcError, refuse
 
         deadline = self._deadline or Deadline(self._step_timeout)
         if self._caller is None:
@@ -132,7 +132,7 @@ class _Run(Run):
         try:
             return self._caller.begin(step.path, step.message, deadline.left()).result()
         except RpcError as error:
-            raise refusal(error) from None
+            refuse(error, self._caller.endpoint)
 
     def close(self) -> None:
         super().close()

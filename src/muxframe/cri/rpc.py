@@ -6,7 +6,7 @@ Nothing is generated: messages.py writes and reads the few messages there are. N
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 try:
@@ -23,7 +23,7 @@ from ..errors import BadRequestError, ConflictError, ConnectionLostError, Engine
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Caller", "RpcError", "find_endpoints", "refusal"]
+__all__ = ["Caller", "RpcError", "find_endpoints", "refuse"]
 
 RpcError = grpc.RpcError
 
@@ -75,6 +75,7 @@ class Caller:
     """Makes the calls of one flow, on one connection."""
 
     def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
         target = f"unix:{quote(endpoint.path)}" if endpoint.kind == "unix" else str(endpoint).removeprefix("tcp://")
         self._channel = grpc.insecure_channel(target, options=_OPTIONS)
 
@@ -88,16 +89,17 @@ class Caller:
         self._channel.close()
 
 
-def refusal(error: Any) -> Exception:
-    """Return the exception for grpcio's: what the runtime refused, or that it is not there."""
+def refuse(error: Any, endpoint: Endpoint) -> NoReturn:
+    """Raise what grpcio's exception stands for: what the runtime refused, or that it is not there."""
     code, text = error.code(), error.details() or "the runtime said no more"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return TimeoutError("the runtime did not answer in time")
+        raise TimeoutError("the runtime did not answer in time") from None
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-        if text.startswith("failed to connect"):  # ... to all addresses; last error: ... error: the reason
-            text = f"cannot connect to the runtime: {text.rpartition('error: ')[2]}"
-        return ConnectionLostError(text)
+        if not text.startswith("failed to connect"):  # ... to all addresses; last error: ... error: the reason
+            raise ConnectionLostError(text) from None
+        reason = ConnectionError(text.rpartition("error: ")[2])
+        raise ConnectionLostError(f"cannot connect to {endpoint} ({endpoint.origin}): {reason}") from reason
     kind = _ERRORS.get(code, EngineError)
     if code is grpc.StatusCode.UNKNOWN and "container is in" in text:  # "... CONTAINER_EXITED state"
         kind = ConflictError
-    return kind(text, None, code.name)
+    raise kind(text, None, code.name) from None
