@@ -928,7 +928,7 @@ def test_man_page() -> None:
     text = done.stdout.decode()
     assert (done.returncode, done.stderr) == (0, b"")
     assert text.startswith('.TH MUXFRAME "1"')
-    assert all(word in text for word in ("demux", "inspect", "wire_size", "141"))
+    assert all(word in text for word in ("demux", "inspect", "wire_size", "141", "outlives", "contender"))
 
 
 @pytest.mark.parametrize(("command", "module"), [("completion bash", "shtab"), ("man", "argparse_manpage")])

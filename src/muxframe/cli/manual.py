@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .files import Failure, say
-from .parser import EXIT_CODES, FILE_METAVARS, INSPECT_JSON, LINES_JSON, build_parser
+from .parser import BENCH_JSON, EXIT_CODES, FILE_METAVARS, HANDED_ON, INSPECT_JSON, LINES_JSON, build_parser
 
 if TYPE_CHECKING:
     import argparse
@@ -37,9 +37,11 @@ def manual_page(parser: argparse.ArgumentParser) -> str:
     page.manual = "User Commands"
     page.description = "take Docker's and Podman's multiplexed streams apart, and attach to containers"
     parser.epilog = None  # it would be among COMMENTS; epilogs of commands would be nowhere
+    page.add_section("exit status of attach, exec", ">", HANDED_ON.format("container or command"))
     page.add_section("exit status", ">", _verbatim(EXIT_CODES))
     page.add_section("inspect --json", ">", _verbatim(INSPECT_JSON))
     page.add_section("attach --json, exec --json, logs --json, lines --json", ">", _verbatim(LINES_JSON))
+    page.add_section("bench --json", ">", _verbatim(BENCH_JSON))
     return str(page)
 
 
