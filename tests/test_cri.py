@@ -859,7 +859,7 @@ def test_import_is_lazy() -> None:
     ("library", "code", "extra"),
     [
         ("grpc", "import muxframe.cri; muxframe.cri.connect()", "muxframe[cri]"),
-        ("websockets", "import muxframe.cri", "muxframe[websocket]"),
+        ("websockets", "import muxframe.cri", "muxframe[cri]"),
     ],
 )
 def test_missing_library(library: str, code: str, extra: str) -> None:

@@ -15,7 +15,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..engine.session import Session
-from .client import Runtime, connect, connect_stream
+
+try:
+    from .client import Runtime, connect, connect_stream
+except ModuleNotFoundError as _error:
+    if _error.name != "websockets":
+        raise
+    text = 'muxframe.cri needs websockets, and grpcio for all but connect_stream: pip install "muxframe[cri]"'
+    raise ModuleNotFoundError(text, name=_error.name) from None
 from .messages import Container, Version
 
 __all__ = ["Container", "Runtime", "Session", "Version", "attach", "connect", "connect_stream", "exec"]
