@@ -58,7 +58,7 @@ def open(
         ArchiveError: the index is damaged, or another archive's, or the archive has become shorter or was written over.
             `build_index` makes a new one.
         ValueError: the index says otherwise than raw, timestamps or details.
-        OSError: a file cannot be opened.
+        OSError: a file cannot be opened. Without an index nothing is opened before it is read.
     """
     name = name_of(file)
     suffix = suffix_of(name)
