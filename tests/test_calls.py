@@ -863,7 +863,7 @@ def test_name_is_one_segment(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/", "a/b", "../x", "a b", "a\r\nX: y", "a\0", "\x7f", "\ud800"])
 def test_no_name(name: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not a name or id"):
         quoted_name(name)
 
 

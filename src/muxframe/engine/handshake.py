@@ -98,10 +98,20 @@ class Request:
 
     @property
     def content(self) -> bytes:
-        """The body's bytes."""
+        """The body's bytes.
+
+        Raises:
+            ValueError: there is a str in it that is no text: engines would put U+FFFD in its place.
+        """
         if self.body is None:
             return b""
-        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+        if isinstance(self.body, bytes):
+            return self.body
+        try:
+            return json.dumps(self.body, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            wrong = error.object[error.start : error.end]
+            raise ValueError(f"not Unicode text, which is all that an engine takes: {wrong!r}") from None
 
     def all_headers(self) -> list[tuple[str, str]]:
         """List the headers as they are sent."""

@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"(\d+)(?:\.(\d{1,9})\d*)?")
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d)(?::(\d\d))?(?::(\d\d)(?:[.,](\d+))?)?)?(Z|z|[+-]\d\d:\d\d)?"
 )
-_NAME = re.compile(r"[^/\x00-\x20\x7f]+")
+_NAME = re.compile(r"[^/\x00-\x20\x7f\ud800-\udfff]+")
 
 
 def moment(value: Moment, *, now: int | None = None) -> str:
@@ -144,7 +144,8 @@ def quoted_name(name: str) -> str:
     """Quote a name or id so that it is one segment of a path, whatever it holds.
 
     Raises:
-        TypeError, ValueError: it can be no name: empty, "." or "..", or with a slash, blank or control character in it.
+        TypeError, ValueError: it can be no name: empty, "." or "..", or with a slash, blank, control character or
+            surrogate in it.
     """
     from urllib.parse import quote
 
