@@ -861,6 +861,10 @@ def test_wait_of_the_engine(bench: Bench) -> None:
         client.wait("runs", timeout=0.05)
     with pytest.raises(ValueError, match="not a condition"):
         client.wait("c", "gone")
+    begun = time.monotonic()  # what has no time left waits for nothing, least of all for the engine's own ten seconds
+    with pytest.raises(TimeoutError):
+        client.wait("runs", timeout=-1)
+    assert time.monotonic() < begun + 5
     join = in_thread(lambda: client.wait("runs", timeout=5))
     time.sleep(0.05)
     client.kill("runs", "TERM")

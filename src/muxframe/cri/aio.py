@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine.aio import Opener, Opening, Run, Session, run_flow
-from ..engine.base import DEFAULT_TIMEOUT, Deadline
+from ..engine.base import DEFAULT_TIMEOUT, PER_STEP, Deadline
 from ..engine.endpoint import Attempts
 from ..errors import ConnectionLostError, EngineError
 from ..protocol import DEFAULT_MAX_FRAME_SIZE, Truncated
@@ -102,7 +102,7 @@ class Runtime(Opener, RuntimeBase["Opening[Session]"]):
         """List the containers that run; all: those that do not, too."""
         return await self._run(calls.containers(self._api, all=all))
 
-    async def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
+    async def _run(self, flow: Flow[T], timeout: float | None = PER_STEP) -> T:
         """Perform a flow: see the blocking Runtime's."""
         return await run_flow(flow, _Run(self._endpoint, self._timeout, timeout))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..engine.base import DEFAULT_TIMEOUT, Deadline
+from ..engine.base import DEFAULT_TIMEOUT, PER_STEP, Deadline
 from ..engine.client import Opener, Run, run_flow
 from ..engine.endpoint import Attempts
 from ..engine.session import Session
@@ -107,8 +107,8 @@ class Runtime(Opener, RuntimeBase["Session"]):
         """List the containers that run; all: those that do not, too."""
         return self._run(calls.containers(self._api, all=all))
 
-    def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
-        """Perform a flow; timeout: seconds for the whole; -1: the runtime's timeout for each step."""
+    def _run(self, flow: Flow[T], timeout: float | None = PER_STEP) -> T:
+        """Perform a flow; timeout: seconds for the whole; PER_STEP: the runtime's timeout for each step."""
         return run_flow(flow, _Run(self._endpoint, self._timeout, timeout))
 
 

@@ -15,7 +15,7 @@ from ..protocol import Truncated
 from . import calls
 from .aio_link import Link, dial
 from .aio_session import Session
-from .base import DEFAULT_TIMEOUT, TOO_LATE, Deadline, EngineBase, RunBase
+from .base import DEFAULT_TIMEOUT, PER_STEP, TOO_LATE, Deadline, EngineBase, RunBase
 from .endpoint import Attempts, find_endpoints
 from .handshake import Conversation, LateBody, Response
 from .session import is_timeout, lost
@@ -151,7 +151,7 @@ class Opener:
 
         return Opening(open_it)
 
-    async def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
+    async def _run(self, flow: Flow[T], timeout: float | None = PER_STEP) -> T:
         raise NotImplementedError
 
     async def __aenter__(self) -> Self:
@@ -223,7 +223,7 @@ class Engine(Opener, EngineBase["Opening[Session]", "Follower", "AsyncGathering"
         request = self._api.request(method, path, query=query or {}, body=body, headers=headers or {})
         return await self._run(calls.plain(request))
 
-    async def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
+    async def _run(self, flow: Flow[T], timeout: float | None = PER_STEP) -> T:
         """Perform a flow: see the blocking Engine's."""
         return await run_flow(flow, Run(self._endpoint, self._auth, self._timeout, timeout))
 

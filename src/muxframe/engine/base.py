@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from .handshake import Conversation
     from .parameters import Moment
 
-__all__ = ["DEFAULT_TIMEOUT", "TOO_LATE", "Deadline", "EngineBase", "LineOptions", "RunBase", "SessionBase"]
+__all__ = ["DEFAULT_TIMEOUT", "PER_STEP", "TOO_LATE", "Deadline", "EngineBase", "LineOptions", "RunBase", "SessionBase"]
 
 #: Seconds for connecting, and for each answer that is not a stream.
 DEFAULT_TIMEOUT = 60.0
+
+#: In place of seconds for the whole of a flow: each step has the engine's timeout. No caller's -1 is taken for it.
+PER_STEP = -math.inf
 
 TOO_LATE = "the engine did not answer in time"
 
@@ -353,16 +357,16 @@ class RunBase:
         endpoint: the engine's; None where every Open names its own.
         auth: see `connect`.
         step_timeout: seconds for each exchange.
-        timeout: seconds for the whole; -1: as long as the steps take.
+        timeout: seconds for the whole; PER_STEP: as long as the steps take.
     """
 
     def __init__(
-        self, endpoint: Endpoint | None, auth: Any, step_timeout: float | None, timeout: float | None = -1
+        self, endpoint: Endpoint | None, auth: Any, step_timeout: float | None, timeout: float | None = PER_STEP
     ) -> None:
         self._endpoint = endpoint
         self._auth = auth
         self._step_timeout = step_timeout
-        self._deadline = None if timeout == -1 else Deadline(timeout)
+        self._deadline = None if timeout == PER_STEP else Deadline(timeout)
         self._connection: Any = None  # the shell's own kind
         self._conversation: Conversation | None = None
 

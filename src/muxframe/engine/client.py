@@ -12,7 +12,7 @@ from .._framing_py import check_limit, check_truncated
 from ..errors import ConnectionLostError
 from ..protocol import Truncated
 from . import calls
-from .base import DEFAULT_TIMEOUT, TOO_LATE, Deadline, EngineBase, RunBase
+from .base import DEFAULT_TIMEOUT, PER_STEP, TOO_LATE, Deadline, EngineBase, RunBase
 from .dial import dial
 from .endpoint import Attempts, find_endpoints
 from .handshake import Conversation, LateBody, Response
@@ -85,7 +85,7 @@ class Opener:
         check_truncated(truncated)
         return Session(self, self._run(flow), max_frame_size, truncated)
 
-    def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
+    def _run(self, flow: Flow[T], timeout: float | None = PER_STEP) -> T:
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -182,8 +182,8 @@ class Engine(Opener, EngineBase["Session", "Follower", "Gathering"]):
         request = self._api.request(method, path, query=query or {}, body=body, headers=headers or {})
         return self._run(calls.plain(request))
 
-    def _run(self, flow: Flow[T], timeout: float | None = -1) -> T:
-        """Perform a flow; timeout: seconds for the whole; -1: the engine's timeout for each exchange."""
+    def _run(self, flow: Flow[T], timeout: float | None = PER_STEP) -> T:
+        """Perform a flow; timeout: seconds for the whole; PER_STEP: the engine's timeout for each exchange."""
         return run_flow(flow, Run(self._endpoint, self._auth, self._timeout, timeout))
 
 
