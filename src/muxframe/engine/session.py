@@ -569,7 +569,7 @@ class Session(SessionBase):
         """Tell the TTY how large its terminal is, in characters.
 
         Raises:
-            EngineError: or one of its kinds: there is no TTY, or nothing runs any more.
+            EngineError: or one of its kinds: nothing runs any more. Where there is no TTY most engines say nothing.
         """
         self._engine._run(self._opened.resize(height, width))
 
