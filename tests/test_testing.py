@@ -402,6 +402,8 @@ def test_begin_at_add() -> None:
 def test_misuse_of_containers() -> None:
     with pytest.raises(TypeError, match="not both"):
         Container("web", idle, output=[b"x"])
+    with pytest.raises(ValueError, match="state must be one of created, running, paused, exited, not 'stopped'"):
+        Container("web", state="stopped")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="begin"):
         Container("web", begin="later")  # type: ignore[arg-type]
     with LoopbackEngine() as engine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from secrets import token_hex
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 from .processes import FATAL, FRAME_SIZE, SIGKILL, Killed, Process, State, Stdin, idle, say
 
@@ -157,6 +157,8 @@ class Container:
     ) -> None:
         if script is not None and output:
             raise TypeError("a container has a script or an output, not both")
+        if state not in get_args(State):
+            raise ValueError(f"state must be one of {', '.join(get_args(State))}, not {state!r}")
         if begin not in ("client", "add"):
             raise ValueError(f"begin must be 'client' or 'add', not {begin!r}")
         self.name = name
