@@ -810,10 +810,17 @@ def test_command_line_errors(tmp_path: Path, engine: LoopbackEngine) -> None:
     assert run("index", "-t", path, code=1)[1].endswith(b"the index is of what comes before\n")
     out, err = run("lines", path, code=1)
     assert out == b"line 1\nline 2\n"
-    assert err == b"line 0\nmuxframe: unrecognized stream: 255 at offset 138\n"
+    assert err.decode() == f"line 0\nmuxframe: {path}: unrecognized stream: 255 at offset 138\n"
     assert b"not a moment" in run("lines", "--since", "never", path, code=2)[1]
     Path(f"{path}.idx").write_bytes(b"nonsense")
     assert b"log.idx: not an index" in run("lines", path, code=1)[1]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="no /dev/stdin")
+@pytest.mark.parametrize("command", ["lines", "index"])
+def test_what_cannot_be_positioned_is_named(command: str) -> None:
+    done = subprocess.run([*COMMAND, command, "/dev/stdin"], input=log(3), capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"muxframe: /dev/stdin: Illegal seek\n")
 
 
 def test_lines_of_pieces_are_not_broken(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..archive import build_index
 from ..errors import MuxframeError
-from .files import Failure
+from .files import Failure, Naming
 
 if TYPE_CHECKING:
     import argparse
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     try:
-        build_index(
-            arguments.file, raw=arguments.raw, timestamps=arguments.timestamps, details=arguments.details
-        )
+        with Naming(arguments.file):
+            build_index(
+                arguments.file, raw=arguments.raw, timestamps=arguments.timestamps, details=arguments.details
+            )
     except ModuleNotFoundError as error:
         raise Failure(str(error)) from error
     except MuxframeError as error:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..archive import open as open_archive
+from ..errors import DaemonError, FramingError
 from ..ingest.formats import TextLines, json_line
 from ..protocol import Stream
 from ..sinks import Sink, open_sink
@@ -31,10 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
             lines = open_archive(arguments.file).lines(since=arguments.since, until=arguments.until)
         stdout, stderr = open_outputs(stack, outputs, [source])
         try:
-            if arguments.json:
-                _write(lines, stdout, stdout, json_line)
-            else:
-                _write(lines, stdout, stderr, TextLines(timestamps=arguments.timestamps))
+            with Naming(arguments.file):
+                if arguments.json:
+                    _write(lines, stdout, stdout, json_line)
+                else:
+                    _write(lines, stdout, stderr, TextLines(timestamps=arguments.timestamps))
+        except (FramingError, DaemonError) as error:
+            raise Failure(f"{arguments.file}: {error}") from error
         except ModuleNotFoundError as error:
             raise Failure(str(error)) from error
     return 0
