@@ -121,6 +121,14 @@ def echo(session: Session, data: bytes) -> bytes:
     return stdout
 
 
+def test_one_stream_alone(live: Live) -> None:
+    script = "echo one; echo two >&2"
+    with live.engine.attach(live.create(script), start=True, stderr=False) as session:
+        assert session.read_all() == (b"one\n", b"")
+    with live.engine.attach(live.create(script), start=True, stdout=False) as session:
+        assert session.read_all() == (b"", b"two\n")
+
+
 def test_echo_of_attach(live: Live) -> None:
     data = blob(1000000, MEGABYTES)
     with live.engine.attach(live.create(["cat"], **STDIN), stdin=True, start=True) as session:

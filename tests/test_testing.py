@@ -355,6 +355,18 @@ def test_an_exited_container_and_its_log() -> None:
         assert (state["Status"], state["ExitCode"]) == ("exited", 3)
 
 
+@pytest.mark.parametrize(("query", "wanted"), [("stderr=1&stdout=0", {2}), ("stdout=1", {1, 2}), ("stderr=0", {1})])
+def test_podman_selects_what_is_not_refused(query: str, wanted: set[int]) -> None:
+    """What a query does not name is wanted, and a replay has both streams."""
+    out, err = muxframe.pack_frame(1, b"out\n"), muxframe.pack_frame(2, b"err\n")
+    with LoopbackEngine(flavor="podman", server_version="5.4.2") as engine:
+        for name in ("live", "replayed"):
+            engine.add(Container(name, say(b"out\n", (2, b"err\n")), log=[(2, b"err\n")] if name == "replayed" else []))
+        expected = (out if 1 in wanted else b"") + (err if 2 in wanted else b"")
+        assert attach_all(engine, "live", f"stream=1&{query}") == expected
+        assert attach_all(engine, "replayed", f"stream=1&logs=1&{query}") == err + expected
+
+
 def test_podman_forgets_a_run_when_attached_to() -> None:
     with LoopbackEngine(flavor="podman") as engine:
         container = engine.add(Container("old", state="exited", exit_code=3))

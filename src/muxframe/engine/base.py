@@ -95,7 +95,7 @@ class EngineBase(Generic[S, F, G]):
         Args:
             container: name or id.
             stdin: whether what is written reaches the container's stdin.
-            stdout, stderr: which streams are wanted. Podman sends both, whatever is asked.
+            stdout, stderr: which streams are wanted. Of the output so far Podman sends both, whatever is asked.
             stream: the output from now on.
             logs: the output so far, first.
             detach_keys: that end the session and leave the container running, such as "ctrl-p,ctrl-q".

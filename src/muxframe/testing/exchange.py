@@ -79,9 +79,10 @@ class Exchange:
             raise RefusedError(400, "invalid JSON: not an object")
         return document
 
-    def streams(self) -> frozenset[int]:
-        """Return the numbers of the streams that the query asks for."""
-        return frozenset(number for number, name in ((1, "stdout"), (2, "stderr")) if self.request.flag(name))
+    def streams(self, *, default: bool = False) -> frozenset[int]:
+        """Return the numbers of the streams that the query asks for; default: those too that it does not name."""
+        names = (1, "stdout"), (2, "stderr")
+        return frozenset(number for number, name in names if self.request.flag(name, default=default))
 
     # --- heads --------------------------------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class Attachment:
         p = x.personality
         self.container = container
         self.is_docker: bool = p.is_docker
-        self.asked: frozenset[int] = x.streams() if selects else frozenset({1, 2})
+        self.asked: frozenset[int] = x.streams(default=not p.is_docker) if selects else frozenset({1, 2})
         self.keys: DetachKeys = DetachKeys.parse(x)
         self.wants_stream: bool = x.request.flag("stream", default=not p.is_docker)
         self.wants_logs: bool = x.request.flag("logs")
@@ -100,7 +100,7 @@ class Attachment:
         if not self.asked and not self.has_stdin:
             self.outlet.end()
         history = self.container.attach(self.outlet, replay=self.wants_logs, stream=self.wants_stream)
-        return [entry for entry in history if entry.stream in self.asked]
+        return [entry for entry in history if entry.stream in self.asked or not self.is_docker]
 
     def leave(self) -> None:
         """Detach it; what it has not got yet is lost."""
@@ -135,7 +135,7 @@ class Attachment:
 def attach(x: Exchange, name: str) -> None:
     """POST /containers/{id}/attach."""
     container = prepare_attach(x, name)
-    client = Attachment(x, container, selects=x.personality.is_docker)  # Podman sends both streams, whatever is asked
+    client = Attachment(x, container, selects=True)
     if not client.wants_stream and not client.wants_logs and not x.personality.is_docker:
         raise RefusedError(400, "at least one of Logs or Stream must be set")
     history = client.join()
