@@ -308,7 +308,11 @@ def _add_logs(commands: Any) -> None:
     logs.add_argument("-t", "--timestamps", action="store_true", help="put its time before each line")
     logs.add_argument("--details", action="store_true", help="show what the log driver was told to add")
     logs.add_argument(
-        "--label", action="append", default=[], metavar="KEY[=VALUE]", help="of all that have it, or all of several"
+        "--label",
+        action="append",
+        default=[],
+        metavar="KEY[=VALUE]",
+        help="of all that have this label; of several, all of them",
     )
     logs.add_argument("--all", action="store_true", help="of all containers")
     logs.add_argument(
