@@ -111,7 +111,7 @@ class Files(_Sink):
         max_files: how many files of a stream are kept, the one that is written to included.
 
     Raises:
-        OSError: by write, flush and close: see above.
+        OSError: by write, flush and close. A write that raises has not taken its line.
     """
 
     def __init__(
@@ -326,7 +326,7 @@ class Parquet(_Sink):
         compression: as pyarrow has it.
 
     Raises:
-        OSError: by write, flush and close: see above.
+        OSError: by write, flush and close. A write that raises has not taken its line.
     """
 
     def __init__(
