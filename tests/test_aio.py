@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -209,6 +210,41 @@ def test_a_cancelled_read_loses_nothing(run: Run) -> None:
                             await anext(reader)
                 theirs.send(pack(2, b"second")[9:])
                 assert bytes(await anext(reader)) == b"second"
+
+    run(main())
+
+
+@pytest.mark.parametrize("steps", range(1, 5))
+def test_a_first_read_that_is_cancelled_while_it_connects_loses_nothing(run: Run, steps: int) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.send(pack(1, b"first"))
+            async with aio.frames(ours) as reader:
+                reading = asyncio.ensure_future(reader.read())
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                reading.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    assert await reading
+                    return
+                assert bytes(await anext(reader)) == b"first"
+
+    run(main())
+
+
+def test_a_reader_that_is_closed_while_it_connects_closes_the_socket(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            reader = aio.frames(ours)
+            reading = asyncio.ensure_future(reader.read())
+            await asyncio.sleep(0)
+            reading.cancel()
+            reader.close()
+            assert await reader.read() == []
+            await asyncio.sleep(0.05)
+            assert ours.fileno() == -1
 
     run(main())
 

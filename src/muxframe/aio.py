@@ -101,6 +101,7 @@ class Reader(asyncio.BufferedProtocol, Generic[T]):
         self._fault: BaseException | None = None
         self._is_over = False
         self._transport: Any = None
+        self._connecting: asyncio.Task[None] | None = None
         self._is_paused = False
         self._wakeup: asyncio.Future[None] | None = None
         self._buffer = ReceiveBuffer()
@@ -206,6 +207,16 @@ class Reader(asyncio.BufferedProtocol, Generic[T]):
         if hasattr(self._source, "start_reading"):  # a stream of an engine's
             self._source.start_reading(self)
             return
+        if self._connecting is None:
+            self._connecting = asyncio.get_running_loop().create_task(self._open())
+        try:
+            await asyncio.shield(self._connecting)  # cancelled, it would close the transport: an end, to whom reads on
+        except Exception:
+            self._connecting = None
+            raise
+
+    async def _open(self) -> None:
+        """Become the protocol of a transport."""
         loop = asyncio.get_running_loop()
         if not isinstance(self._source, socket.socket):
             await loop.connect_read_pipe(lambda: _Unbuffered(self), self._source)
@@ -213,6 +224,8 @@ class Reader(asyncio.BufferedProtocol, Generic[T]):
             await loop.create_unix_connection(lambda: self, sock=self._source)
         else:
             await loop.create_connection(lambda: self, sock=self._source)
+        if self._is_over:  # closed meanwhile
+            self._transport.close()
 
     def _taken(self, size: int) -> None:
         self._size -= size
