@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import socket
+import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -329,6 +330,41 @@ def test_a_reset_connection_is_an_error(run: Run) -> None:
         assert out == b"x"
 
     run(main())
+
+
+@pytest.mark.parametrize("read", [aio.lines, aio.batches])
+def test_lines_come_before_a_reset_and_after_close(run: Run, read: Any) -> None:
+    def lines(items: list[Any]) -> list[bytes]:
+        return [line.data for item in items for line in ([item] if read is aio.lines else item)]
+
+    async def main(ending: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ours = socket.create_connection(server.getsockname())
+            theirs, _ = server.accept()
+        expected = [b"one", b"two", b"prompt"] if read is aio.lines else [b"one", b"two"]
+        with theirs:
+            reader = read(ours)
+            reader.timeout = 0.1
+            theirs.sendall(pack(1, b"one\ntwo\nprompt"))
+            found: list[Any] = []
+            with contextlib.suppress(TimeoutError):
+                while len(found) < 3:
+                    found.append(await anext(reader))
+            if ending == "close":
+                reader.close()
+                assert await reader.read() == []
+                assert lines(found + reader.flush()) == expected
+                return
+            reader.timeout = None
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with pytest.raises(ConnectionResetError):
+            while True:
+                found.append(await anext(reader))
+        assert lines(found) == expected
+        assert reader.flush() == []
+
+    for ending in ("reset", "close"):
+        run(main(ending))
 
 
 def test_sinks(run: Run) -> None:

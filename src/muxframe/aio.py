@@ -398,12 +398,14 @@ class _SplitReader(Reader[T]):
     def __init__(self, source: AnyAsyncSource, splitter: Any, truncated: Truncated) -> None:
         super().__init__(source, truncated)
         self._splitter = splitter
+        self._is_split = False  # to the end, or to a fault
 
     def _decode(self, data: memoryview) -> list[T]:
         try:
             decoded: list[T] = self._splitter.feed(data)
             return decoded
         except (FramingError, DaemonError) as fault:
+            self._is_split = True
             self._add(fault.lines)
             raise
 
@@ -415,9 +417,15 @@ class _SplitReader(Reader[T]):
         items = list(self._waiting)
         self._waiting.clear()
         self._taken(self._size)
-        return items if self._is_over or self._fault is not None else items + self._splitter.flush()
+        return items if self._is_split else items + self._splitter.flush()
+
+    def _end(self, error: Exception | None) -> None:
+        if error is not None and not self._is_over and not self._is_split:
+            self._add(self._splitter.flush())  # everything before comes first
+        super()._end(error)
 
     def _decode_eof(self) -> None:
+        self._is_split = True
         try:
             self._add(self._splitter.feed_eof())
         except (FramingError, DaemonError) as fault:
