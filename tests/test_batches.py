@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import importlib
@@ -9,11 +10,13 @@ import io
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import line_oracle
@@ -21,7 +24,7 @@ import oracle
 import pytest
 
 import muxframe
-from muxframe import DaemonError, FramingError, Stream, TruncatedStreamError
+from muxframe import DaemonError, FramingError, Stream, TruncatedStreamError, aio
 from muxframe import _batches_py as python
 
 MODULES: list[Any] = [python]
@@ -301,6 +304,57 @@ def test_a_batch_is_handed_out_when_it_is_old_enough(monkeypatch: pytest.MonkeyP
     for wrong in (0, -1, float("nan")):
         with pytest.raises(ValueError, match="max_age must be positive"):
             muxframe.batches(b"", max_age=wrong)
+
+
+def test_what_comes_after_a_flush_is_young(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0.01)
+        reader = muxframe.batches(ours, max_age=5)
+        found = []
+        for number in range(6):
+            theirs.sendall(out(b"%d\n" % number))
+            with pytest.raises(TimeoutError):
+                found.append([line.data for line in next(reader)])
+            if number == 0:
+                assert len(reader.flush()) == 1
+                now += 10.0
+            now += 1.0
+        assert found == []
+        assert [len(batch) for batch in reader.flush()] == [5]
+
+
+def test_asyncio_what_comes_after_a_flush_is_young(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal now
+        yield out(b"0\n")
+        assert len(reader.flush()) == 1
+        now += 10.0
+        yield out(b"1\n")
+        yield out(b"2\n")
+
+    monkeypatch.setattr(sys.modules["muxframe.batches"], "time", SimpleNamespace(monotonic=lambda: now))
+    reader = aio.batches(source(), max_age=5)
+
+    async def main() -> list[int]:
+        return [len(batch) async for batch in reader]
+
+    assert asyncio.run(main()) == [2]
+
+
+def test_a_flush_from_inside_a_read_is_refused() -> None:
+    class Nosy(io.RawIOBase):
+        def readinto(self, buffer: Any) -> int:
+            reader.flush()
+            return 0
+
+    reader = muxframe.batches(Nosy())
+    with pytest.raises(RuntimeError, match="BatchReader is in use: re-entrant call"):
+        next(reader)
 
 
 # --- Arrow -----------------------------------------------------------------------------------------------------------

@@ -447,6 +447,10 @@ class BatchIterator(_SplitReader[LineBatch]):
     def _decode(self, data: memoryview) -> list[LineBatch]:
         return self._age.ripe(self._splitter, super()._decode(data))
 
+    def flush(self) -> list[LineBatch]:
+        self._age.restart()
+        return super().flush()
+
 
 def chunks(
     source: AnyAsyncSource,

@@ -105,9 +105,13 @@ class Age:
             self._has_begun = True
             self._end = now + self._longest
         elif now >= self._end:
-            self._has_begun = False
+            self.restart()
             return builder.flush()
         return batches
+
+    def restart(self) -> None:
+        """The next piece begins another batch."""
+        self._has_begun = False
 
 
 class BatchReader:
@@ -138,9 +142,7 @@ class BatchReader:
         return self
 
     def __next__(self) -> LineBatch:
-        if self._lock._is_owned():  # type: ignore[attr-defined]
-            raise RuntimeError("BatchReader is in use: re-entrant call")
-        with self._lock:
+        with self._turn():
             while not self._ready:
                 if self._fault is not None:
                     raise again(self._fault)
@@ -151,9 +153,16 @@ class BatchReader:
 
     def flush(self) -> list[LineBatch]:
         """Return what there is of completed lines: after a TimeoutError of the source, say, so that none grows old."""
-        with self._lock:
+        with self._turn():
             ready, self._ready = self._ready[::-1], []
+            self._age.restart()
             return ready if self._eof else ready + self._builder.flush()
+
+    def _turn(self) -> RLock:
+        """Return the lock, for this call's turn; a call from inside another on the same thread is refused."""
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise RuntimeError("BatchReader is in use: re-entrant call")
+        return self._lock
 
     def _read(self) -> None:
         """Read once, and make batches of what there is."""
