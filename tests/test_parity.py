@@ -126,6 +126,8 @@ MISUSE: list[tuple[str, Any]] = [
     ("source of nothing", lambda core: next(core.FrameReader(lambda buffer: None))),
     ("buffer of nothing", lambda core: core.Demuxer().buffer_updated(1)),
     ("buffer_updated text", lambda core: core.Demuxer().buffer_updated("1")),
+    ("stream that no C integer holds", lambda core: core.pack_frame(1 << 70, b"")),
+    ("size that no C integer holds", lambda core: core.Demuxer().buffer_updated(-(1 << 70))),
 ]
 
 
@@ -151,3 +153,25 @@ INTERPRETERS_OWN = {
     "source of nothing",
     "buffer_updated text",
 }
+
+
+@pytest.mark.parametrize("twin", TWINS[1])
+def test_a_line_takes_what_subclasses_hold(twin: Any) -> None:
+    class Bytes(bytes):
+        pass
+
+    line = twin.Line(1, True, Bytes(b"x"), details=Bytes(b"a=b"))
+    assert [type(value) for value in (line.timestamp, line.data, line.details)] == [int, bytes, bytes]
+    assert line == twin.Line(1, 1, b"x", details=b"a=b")
+
+
+@pytest.mark.parametrize("twin", TWINS[1])
+def test_a_line_may_be_larger_than_any_memory(twin: Any) -> None:
+    [line] = twin.LineReader(b"x", raw=True, max_line_size=1 << 70)
+    assert line.data == b"x"
+
+
+@pytest.mark.parametrize("twin", TWINS[2])
+def test_a_source_that_is_no_text_is_refused_at_once(twin: Any) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        twin.BatchBuilder(source="\ud800")

@@ -54,6 +54,8 @@ def check_shape(timestamps: bool, details: bool, line_type: str, source: str | N
         raise ValueError(f"line_type must be one of {', '.join(map(repr, LINE_TYPES))}, not {line_type!r}")
     if not isinstance(source, (str, type(None))):
         raise TypeError(f"source must be a str or None, not {type(source).__name__}")
+    if source is not None:
+        source.encode()  # raises for what a column cannot hold
     return Shape(bool(timestamps), bool(details), line_type, source)  # type: ignore[arg-type]
 
 

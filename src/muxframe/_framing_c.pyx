@@ -41,6 +41,7 @@ cdef extern from *:
         PY_LOCK_ACQUIRED
 
     PyLockStatus PyThread_acquire_lock_timed(void *lock, long long microseconds, int intr_flag) nogil
+    Py_ssize_t PyNumber_AsSsize_t(object number, void *overflow) except? -1  # with NULL it clips
 
 
 from . import _framing_py as _py
@@ -240,12 +241,12 @@ cdef class Demuxer:
         return PyMemoryView_FromObject(block)
 
     def buffer_updated(self, nbytes, /):
-        cdef Py_ssize_t size = nbytes
+        cdef Py_ssize_t size = PyNumber_AsSsize_t(nbytes, NULL)
         cdef _Block block
         with cython.critical_section(self):
             block = self.receive_buffer or NO_BLOCK
         if not 0 <= size <= <Py_ssize_t>block.size:
-            raise ValueError(f"nbytes is {size}, the buffer has {block.size}")
+            raise ValueError(f"nbytes is {nbytes}, the buffer has {block.size}")
         return self.take(block.data, <size_t>size)
 
     def feed_eof(self):
@@ -492,7 +493,7 @@ def demux_into(data, stdout, stderr, /, *, max_frame_size=None, check_reserved=T
 
 
 def pack_frame(stream, payload, /):
-    cdef Py_ssize_t number = stream
+    cdef Py_ssize_t number = PyNumber_AsSsize_t(stream, NULL)
     if not 0 <= number <= MF_SYSTEMERR:
         raise ValueError(f"stream must be 0..3, not {stream}")
     cdef Py_buffer view

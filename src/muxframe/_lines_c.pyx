@@ -13,6 +13,8 @@ from libc.string cimport memset
 
 from ._framing_c cimport Demuxer, _Turn, acquire, copy_bytes, mf_look, mf_status
 
+from sys import maxsize
+
 from . import _lines_py as _py
 from ._framing_py import BLOCK_SIZE, again, check_truncated, readable
 from ._lines_py import (
@@ -76,9 +78,9 @@ cdef class Line:
     def __init__(self, stream, timestamp, data, /, *, partial=False, details=None):
         number = Stream(stream)
         timestamp = check_timestamp(timestamp)
-        check_bytes(data, "data")
+        data = check_bytes(data, "data")
         if details is not None:
-            check_bytes(details, "details")
+            details = check_bytes(details, "details")
         partial = bool(partial)
         with cython.critical_section(self):
             if self.content is not None:  # asked last: what is above may have run anything
@@ -190,7 +192,7 @@ cdef class _Splitter:
 
     cdef int set_up(self, object raw, object timestamps, object details, object max_line_size, object max_frame_size,
                     object check_reserved) except -1:
-        cdef size_t largest = check_max_line_size(max_line_size)
+        cdef size_t largest = min(check_max_line_size(max_line_size), maxsize)
         cdef bint is_raw = bool(raw), with_timestamps = bool(timestamps), with_details = bool(details)
         demuxer = Demuxer(max_frame_size=max_frame_size, check_reserved=check_reserved)
         if self.demuxer is not None:

@@ -226,14 +226,14 @@ def check_timestamp(timestamp: int | None) -> int | None:
         raise TypeError(f"timestamp must be an int or None, not {type(timestamp).__name__}")
     if not -(1 << 63) <= timestamp < 1 << 63:
         raise ValueError("timestamp does not fit into 64 bits")
-    return timestamp
+    return int(timestamp)
 
 
 def check_bytes(data: object, name: str) -> bytes:
-    """Refuse anything but bytes."""
+    """Refuse anything but bytes; of a subclass take what it holds."""
     if not isinstance(data, bytes):
         raise TypeError(f"{name} must be bytes, not {type(data).__name__}")
-    return data
+    return bytes(data)
 
 
 def check_max_line_size(size: int) -> int:
