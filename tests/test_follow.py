@@ -101,6 +101,38 @@ def test_a_log_that_was_rotated_away_is_a_gap() -> None:
     assert resumed(log, 50, rest=log[49:]) == (log[50:], False)
 
 
+def test_rotation_may_take_some_lines_of_a_second() -> None:
+    rng = random.Random(6)
+    for _ in range(20):
+        now, log = 0, []
+        for number in range(15):
+            now += rng.choice((0, 0, 0, SECOND, 30 * SECOND))
+            log.append(line(now, b"%d" % number))
+        log.append(line(now + SECOND, b"end"))
+        for taken in range(1, len(log)):
+            for first in range(len(log)):
+                fresh, has_gap = resumed(log, taken, rest=log[first:])
+                assert fresh == log[max(first, taken) :]
+                assert has_gap == (first >= taken)
+
+
+def test_rotation_among_lines_that_are_equal() -> None:
+    log = [*(line(0, b"same") for _ in range(5)), line(1)]
+    for taken in range(1, 6):
+        for first in range(1, 6):
+            fresh, _ = resumed(log, taken, rest=log[first:])
+            assert fresh in [log[position:] for position in range(max(first, taken), 6)]  # none twice
+
+
+def test_lines_of_one_second_that_rotation_has_left_at_the_end() -> None:
+    log = [line(0, b"%d" % number) for number in range(8)]
+    checkpoint = Checkpoint("id").after(log[:4])
+    replay = Replay(checkpoint, checkpoint.resume_since())
+    assert replay.new(log[5:7]) == []  # these may have been delivered
+    assert replay.finish(log[7:]) == log[5:]
+    assert replay.has_gap
+
+
 def test_lines_that_an_engine_repeats() -> None:
     log = [line(each * SECOND + 17, b"%d" % each) for each in range(5)]
     assert Repeats().new([*log[:3], *log[1:3], *log[3:]]) == log
@@ -480,6 +512,19 @@ def test_a_gap_is_counted(follow: Follow, caplog: pytest.LogCaptureFixture) -> N
         assert [each.data for each in follower] == [b"5", b"6", b"7", b"8", b"9"]
         assert follower.gaps == 1
         assert "rotated away" in caplog.text
+
+
+def test_a_gap_within_a_second_at_the_end_of_a_log(follow: Follow, caplog: pytest.LogCaptureFixture) -> None:
+    log = [(1, b"%d\n" % number, T0) for number in range(6)]
+    with LoopbackEngine() as engine:
+        container = engine.add(Container("web", state="exited", log=log))
+        follower = follow(engine.host, "web", until="exited")
+        assert [next(follower).data for _ in range(3)] == [b"0", b"1", b"2"]
+        del container.log.entries[:4]
+        follower = follow(engine.host, "web", until="exited", checkpoint=follower.checkpoint)
+        assert [each.data for each in follower] == [b"4", b"5"]
+        assert follower.gaps == 1
+    assert "lines are missing" in caplog.text
 
 
 def test_a_timeout_leaves_it_as_it_was(follow: Follow) -> None:

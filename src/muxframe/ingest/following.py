@@ -272,9 +272,11 @@ class Following:
                 is_whole = True
             except (DaemonError, FramingError) as error:
                 unfinished = error.lines
-            self._unfinished = replay.new(unfinished)
+            self._unfinished = replay.finish(unfinished)
             if has_new:
                 self._backoff.reset()
+        if is_whole and not follow:
+            self._note_gap(replay)
         return is_whole and not follow
 
     def _deliver(self, lines: list[Line]) -> Generator[Step, Any, None]:

@@ -9,7 +9,8 @@ The rules:
   its time, by counting and by its content. Nothing behind it is ever dropped.
 - Where the clock has been set back, lines before the place may be newer than it: until it is found, what is no newer
   than the newest line that was delivered is dropped, too.
-- A place that is gone (the engine has rotated the log away) is a gap: counted, and reading goes on behind it.
+- A place that is gone (the engine has rotated the log away) is a gap: counted, and reading goes on behind it. Of lines
+  of one time the engine may have rotated some away, so that counting fails: then the last that is like it is the place.
 - Docker 20.10 sends lines again where it rotates a log under somebody who follows it. They have the nanosecond and the
   content of one of the WINDOW lines before: no clock that counts nanoseconds stamps two lines so.
 - A line is delivered when its end was seen. What a connection's end cuts off is asked for again, unless the container
@@ -192,24 +193,33 @@ class Replay:
         self._stderr = _search(checkpoint.stderr, since)
 
     def new(self, lines: list[Line]) -> list[Line]:
-        """Return the lines that were not delivered before."""
+        """Return the lines that were not delivered before, as far as that is known yet."""
         if self._stdout is None and self._stderr is None:
             return lines
-        return [line for line in lines if self._is_new(line)]
+        return [new for line in lines for new in self._behind_place(line)]
 
-    def _is_new(self, line: Line) -> bool:
+    def finish(self, unfinished: list[Line]) -> list[Line]:
+        """Return what is new of the lines that the end has cut off, and before them what was held until then."""
+        new = self.new(unfinished)
+        for search in (self._stdout, self._stderr):
+            if search is not None and search.held:
+                self.has_gap |= not search.is_found
+                new = search.held + new
+        return new
+
+    def _behind_place(self, line: Line) -> list[Line]:
         is_stderr = line.stream is Stream.STDERR
         search = self._stderr if is_stderr else self._stdout
         if search is None:
-            return True
-        if not search.is_behind(line):
-            return False
-        self.has_gap |= not search.is_found
-        if is_stderr:
-            self._stderr = None
-        else:
-            self._stdout = None
-        return True
+            return [line]
+        behind = search.behind(line)
+        if behind:
+            self.has_gap |= not search.is_found
+            if is_stderr:
+                self._stderr = None
+            else:
+                self._stdout = None
+        return behind
 
 
 def _search(place: Place | None, since: int) -> _Search | None:
@@ -217,27 +227,47 @@ def _search(place: Place | None, since: int) -> _Search | None:
 
 
 class _Search:
-    """A stream's place is looked for among what comes."""
+    """A stream's place is looked for among what comes.
 
-    __slots__ = ("_number", "_place", "_timestamp", "is_found")
+    Where the log begins with lines of the place's time, the engine may have rotated some of them away, and counting
+    does not lead to the place. So they are held until the next time comes: if the place has not been found by then, all
+    behind the last that is like it are new, or all of them.
+
+    Attributes:
+        held: what is new, if the place is not found any more.
+        is_found: the place was there.
+    """
+
+    __slots__ = ("_is_behind", "_is_whole", "_number", "_place", "_timestamp", "held", "is_found")
 
     def __init__(self, place: Place) -> None:
-        self.is_found = False
+        self.held: list[Line] = []
+        self.is_found: bool = False
         self._place = place
         self._timestamp = 0
         self._number = 0  # of lines of this time in a row
+        self._is_behind = False
+        self._is_whole = place.newest > place.timestamp  # or older lines have come: counting leads to the place
 
-    def is_behind(self, line: Line) -> bool:
-        """Say whether a line comes after the place: the first for which that is so."""
-        if self.is_found:
-            return True
+    def behind(self, line: Line) -> list[Line]:
+        """Take the next line; return what is known now to come after the place."""
         place = self._place
         timestamp = self._timestamp if line.timestamp is None else line.timestamp
+        if self._is_behind or timestamp > place.newest:
+            return [*self.held, line]
         if timestamp == place.timestamp:
             self._number = self._number + 1 if timestamp == self._timestamp else 1
-            self.is_found = self._number >= place.number and crc32(line.data) == place.digest
+            if crc32(line.data) == place.digest:
+                self._is_behind = self._number >= place.number
+                self.is_found = self._is_behind or not self._is_whole
+                self.held.clear()
+            elif not self._is_whole:
+                self.held.append(line)
+        elif timestamp < place.timestamp:
+            self.is_found, self._is_whole = False, True
+            self.held.clear()
         self._timestamp = timestamp
-        return timestamp > place.newest
+        return []
 
 
 class Repeats:
