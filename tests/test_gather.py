@@ -377,6 +377,29 @@ def test_close_ends_what_waits() -> None:
         assert not any(thread.name == "muxframe.gather" for thread in threading.enumerate())
 
 
+@pytest.mark.parametrize("moment", ["__init__", "start"])
+def test_closed_while_its_thread_is_started(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another thread: close() then waits until there is something to close."""
+    with LoopbackEngine() as engine:
+        engine.add(Container("web", output=[b"1\n"]))
+        gathering = muxframe.gather(host=engine.host)
+        closer = threading.Thread(target=gathering.close, daemon=True)
+        original = getattr(threading.Thread, moment)
+
+        def late(thread: threading.Thread, *args: Any, **options: Any) -> None:
+            if "muxframe.gather" in (options.get("name"), getattr(thread, "_name", "")):
+                monkeypatch.undo()
+                closer.start()
+                closer.join(0.2)
+            original(thread, *args, **options)
+
+        monkeypatch.setattr(threading.Thread, moment, late)
+        assert list(gathering) == []
+        closer.join(10)
+        assert not closer.is_alive()
+        assert not any(thread.name == "muxframe.gather" for thread in threading.enumerate())
+
+
 def test_arguments() -> None:
     with LoopbackEngine() as engine:
         loopback = muxframe.connect(engine.host)

@@ -457,6 +457,7 @@ class Gathering:
         self._gathering = AsyncGathering(connect, *arguments, **options)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._starting = threading.RLock()  # or closing; either may be interrupted by a signal's handler
         self._coming: Future[Source | None] | None = None
 
     @property
@@ -501,9 +502,10 @@ class Gathering:
 
     def _next(self) -> Source | None:
         if self._coming is None:
-            if self.closed:
-                return None
-            self._coming = asyncio.run_coroutine_threadsafe(self._gathering._next(), self._start())
+            with self._starting:
+                if self.closed:
+                    return None
+                self._coming = asyncio.run_coroutine_threadsafe(self._gathering._next(), self._start())
         try:
             source = self._coming.result(ending(self.timeout))
         except FutureTimeoutError:
@@ -524,9 +526,10 @@ class Gathering:
     def _start(self) -> asyncio.AbstractEventLoop:
         """Return the loop, which runs in a thread of its own."""
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._run, args=(self._loop,), name="muxframe.gather", daemon=True)
-            self._thread.start()
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=self._run, args=(loop,), name="muxframe.gather", daemon=True)
+            thread.start()
+            self._loop, self._thread = loop, thread
         return self._loop
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -536,11 +539,12 @@ class Gathering:
 
     def close(self) -> None:
         """Close all connections. What waits for a line in another thread ends."""
-        self._gathering._is_closed = True
-        loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.call_soon_threadsafe(self._gathering.close)
-            loop.call_soon_threadsafe(loop.stop)
+        with self._starting:
+            self._gathering._is_closed = True
+            loop, self._loop = self._loop, None
+            if loop is not None:
+                loop.call_soon_threadsafe(self._gathering.close)
+                loop.call_soon_threadsafe(loop.stop)
         if self._thread is not None:
             self._thread.join()
 
