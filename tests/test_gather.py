@@ -129,6 +129,20 @@ def test_what_comes_and_goes_while_the_engine_does_not_answer(gather: Gather) ->
         assert not container.is_running
 
 
+def test_many_that_start_at_once_do_not_wait_for_each_other(gather: Gather) -> None:
+    with LoopbackEngine() as engine:
+        engine.add(Container("first", output=[b"0\n"]))
+        gathering = gather(engine.host)
+        next(gathering)
+        engine.fault("list", Fault(status=503), times=3)
+        engine.fault("list", Fault(delay=0.4))
+        for number in range(20):
+            engine.add(Container(f"web{number}", counting(2), begin="add"))
+        began = time.monotonic()
+        assert take(gathering, 40) == {f"web{number}": [0, 1] for number in range(20)}
+        assert time.monotonic() - began < 5
+
+
 def test_by_name_id_and_label(gather: Gather) -> None:
     with LoopbackEngine() as engine:
         web = engine.add(Container("web", output=[b"1\n"], labels={"app": "x", "tier": "front"}))

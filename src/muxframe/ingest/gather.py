@@ -366,15 +366,11 @@ class AsyncGathering:
                     lines = async_sources.LineIterator(link, LineSplitter(raw=True), "ignore")
                     async for line in lines:
                         backoff.reset()
-                        since = await self._take_event(engine, line.data) or since
+                        since = self._take_event(engine, line.data) or since
                 finally:
                     link.close()
-            except (ConnectionLostError, TimeoutError, HandshakeError) as error:
-                _logger.info("events: %s", error)
-            except EngineError as error:
-                if error.status is None or error.status < 500:
-                    raise
-                _logger.info("events: %s", error)
+            except (ConnectionLostError, TimeoutError, EngineError) as error:
+                _check_transient(error)
             await asyncio.sleep(backoff.delay())
 
     def _take_list(self, listed: list[dict[str, Any]]) -> None:
@@ -388,7 +384,7 @@ class AsyncGathering:
         self._is_listed = True
         _set(self._wakeup)
 
-    async def _take_event(self, engine: Engine, data: bytes) -> int | None:
+    def _take_event(self, engine: Engine, data: bytes) -> int | None:
         """Do what an event asks for; return its time, in seconds since 1970."""
         try:
             event = json.loads(data)
@@ -400,13 +396,31 @@ class AsyncGathering:
         if action != "start":
             self._forget(id)
         elif id in self._sources:
-            self._sources[id]._starts += 1
-            self._spawn_follower(self._sources[id])
+            self._start_again(id)
         else:
-            listed, _ = await engine._run(calls.containers(engine._api, self._labels, id))
-            for info in listed:
-                self._take(info, when)
+            self._spawn(self._find(engine, id, when))
         return when
+
+    async def _find(self, engine: Engine, id: str, when: int) -> None:
+        """Follow a container that was started, as soon as it is known which one it is."""
+        backoff = Backoff()
+        while True:
+            try:
+                async with self._gate:
+                    listed, _ = await engine._run(calls.containers(engine._api, self._labels, id))
+                break
+            except (ConnectionLostError, TimeoutError, EngineError) as error:
+                _check_transient(error)
+            await asyncio.sleep(backoff.delay())
+        for info in listed:
+            if id in self._sources:
+                self._start_again(id)
+            else:
+                self._take(info, when)
+
+    def _start_again(self, id: str) -> None:
+        self._sources[id]._starts += 1
+        self._spawn_follower(self._sources[id])
 
     def _take(self, info: Mapping[str, Any], started: int | None = None) -> None:
         """Follow a container, if it is one of those that are wanted."""
@@ -436,6 +450,14 @@ def _moment(until: Moment) -> str:
         return moment(until)
     except ValueError as error:
         raise ValueError(f'until must be "end", "exited", a moment or None: {error}') from None
+
+
+def _check_transient(error: Exception) -> None:
+    """Raise an error that will be the same another time."""
+    is_answer = isinstance(error, EngineError) and not isinstance(error, HandshakeError)
+    if is_answer and (error.status is None or error.status < 500):  # type: ignore[attr-defined]
+        raise error
+    _logger.info("events: %s", error)
 
 
 def _is_name(name: str, source: Source) -> bool:
