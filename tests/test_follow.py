@@ -285,8 +285,21 @@ def test_an_error_in_the_stream_is_raised_where_it_comes_again() -> None:
     steps.send(None)
     steps.send(RUNNING)
     steps.send(opened(Link()))
+    assert isinstance(steps.send(frame(5, b"one\n")), Receive)
     with pytest.raises(DaemonError, match="grabbing"):
-        steps.send(wire)
+        steps.send(GRABBING)
+
+
+def test_an_error_in_the_stream_of_a_container_that_is_gone_is_its_end() -> None:
+    steps = Following("web", backoff=Backoff(1, 8, lambda: 1.0)).steps()
+    next(steps)
+    steps.send(RUNNING)
+    steps.send(opened(Link()))
+    podman = b'{"cause":"no such container","message":"failed to obtain logs","response":500}\n'
+    assert steps.send(podman) == Pause(1)
+    steps.send(None)
+    with pytest.raises(StopIteration):
+        steps.throw(NotFoundError("no such container"))
 
 
 # --- against an engine -----------------------------------------------------------------------------------------------

@@ -142,6 +142,7 @@ class Following:
         self._unfinished: Sequence[Line] = ()  # lines that a connection's end has cut off
         self._done: tuple[str, str] | None = None  # the run whose log was read to its end
         self._refusals = 0  # of the engine's to answer, in a row
+        self._is_faulty = False  # the stream had an error, and nothing new came since
         LineSplitter(max_line_size=max_line_size)  # raises what it does not take
 
     def steps(self) -> Generator[Step, Any, None]:
@@ -257,14 +258,17 @@ class Following:
                     lines = repeats.new(lines)
                 if fresh := replay.new(lines):
                     has_new = True
+                    self._is_faulty = False
                     self._note_gap(replay)
                     yield from self._deliver(fresh)
-                if fault is not None and not has_new:  # where it came before, it will come again
+                if fault is not None and self._is_faulty:  # it will come again
                     raise fault
-                if fault is not None:
+                if fault is not None:  # Podman says so, too, that a container was removed just now
+                    self._is_faulty = True
                     _logger.info("%s: %s", self.name, fault)
                     return False
                 del data, lines, fresh
+            self._is_faulty = False
         finally:
             link.close()
             try:
