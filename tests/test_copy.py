@@ -424,6 +424,18 @@ def test_callables_and_tees() -> None:
     assert one == two.getvalue() == OUT
 
 
+@pytest.mark.parametrize(
+    "sinks", [lambda path: ([path], path), lambda path: ([path, path], None), lambda path: ((path,), [path])]
+)
+def test_a_path_twice_among_tees(sinks: Callable[[Path], Any], tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"before")
+    with pytest.raises(ValueError, match="a path is given twice"):
+        copy(WIRE, *sinks(path))
+    assert path.read_bytes() == b"before"
+    assert copy(WIRE, [os.devnull, os.devnull], [os.devnull]) == COPIED
+
+
 @POSIX
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("kind", ["descriptor", "raw", "buffered", "socket"])

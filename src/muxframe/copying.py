@@ -109,7 +109,7 @@ def copy(
         DaemonError: the stream carried a systemerr frame; otherwise as FramingError.
         SinkError: a sink failed; the cause is chained. `exc.undelivered` holds what was read but not delivered.
         OSError: what the source raised, after what came before it was delivered.
-        TypeError, ValueError, BufferError: source or a sink is not one.
+        TypeError, ValueError, BufferError: source or a sink is not one, or a file is given twice.
 
     >>> out, err = bytearray(), bytearray()
     >>> copy(b"\\x01\\0\\0\\0\\0\\0\\0\\x02hi", out, err)
@@ -171,10 +171,13 @@ def _open_sinks(stack: ExitStack, source: Source, stdout: AnySink, stderr: AnySi
     for sink, name in ((out, "stdout"), (err, "stderr")):
         if any(each.identity == source.identity is not None for each in sink.opened()):
             raise ValueError(f"source and {name} are the same file")
-    clear(out, err)
     is_one_file = out.identity == err.identity is not None and out.opened() and err.opened()
     if is_one_file or (isinstance(stdout, int) and stdout == stderr):
         err = out  # written through two positions, each would overwrite the other
+    opened = [each.identity for sink in {out, err} for each in sink.opened() if each.identity is not None]
+    if len(set(opened)) < len(opened):
+        raise ValueError("a path is given twice: what is written through one would overwrite what is through the other")
+    clear(out, err)
     return out, err
 
 
