@@ -309,7 +309,7 @@ def test_a_hundred_thousand_containers() -> None:
 def test_an_event_that_is_none(event: str, caplog: pytest.LogCaptureFixture) -> None:
     async def take() -> None:
         gathering = AsyncGathering(None, ())  # type: ignore[arg-type]
-        await gathering._take_event(None, event.encode())  # type: ignore[arg-type]
+        gathering._take_event(None, event.encode())  # type: ignore[arg-type]
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(take())
