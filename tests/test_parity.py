@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
+import pickle
 from typing import Any
 
 import pytest
@@ -90,8 +92,27 @@ def test_special_methods(name: str, twins: tuple[Any, Any]) -> None:
     """What the language does with an object it does with both."""
     ours, theirs = (getattr(twin, name) for twin in twins)
     own = {member for base in ours.__mro__[:-1] for member, value in vars(base).items() if inspect.isfunction(value)}
-    for member in {member for member in own if member.startswith("__")} - {"__init__"}:
+    unneeded = {"__init__", "__reduce__"}  # in C: objects have no copies unless they are told how
+    for member in {member for member in own if member.startswith("__")} - unneeded:
         assert getattr(theirs, member, None) is not getattr(object, member, None), member
+
+
+UNIQUE: dict[str, Any] = {
+    "Demuxer": lambda core: core.Demuxer(),
+    "FrameReader": lambda core: core.FrameReader(b""),
+    "LineSplitter": lambda core: core.LineSplitter(),
+    "LineReader": lambda core: core.LineReader(b""),
+    "BatchBuilder": lambda core: core.BatchBuilder(),
+    "LineBatch": lambda core: core.BatchBuilder(raw=True).feed(b"x\n" * 99_999)[0],
+}
+
+
+@each([(name, twins) for name, twins in CLASSES if name in UNIQUE])
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_what_has_no_copy(name: str, twins: tuple[Any, Any], way: Any) -> None:
+    for core in twins:
+        with pytest.raises(TypeError, match=rf"cannot pickle '.*{name}' object"):
+            way(UNIQUE[name](core))
 
 
 @each(CLASSES)

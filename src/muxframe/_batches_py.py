@@ -19,6 +19,7 @@ from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ._framing_py import Unique
 from ._lines_py import DEFAULT_MAX_LINE_SIZE, Line, _line, _Splitter
 from .protocol import Stream
 
@@ -71,7 +72,7 @@ def check_limits(max_lines: int, max_bytes: int, max_line_size: int) -> None:
 # --- a batch ---------------------------------------------------------------------------------------------------------
 
 
-class LineBatch:
+class LineBatch(Unique):
     """Lines as columns. Immutable; its memory lives as long as anything that was made of it does.
 
     `len(batch)` is its number of rows, `batch[i]` one of them as a Line. The columns are there as memoryviews, and for

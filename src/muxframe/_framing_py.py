@@ -174,10 +174,19 @@ def check_truncated(truncated: str) -> None:
         raise ValueError(f"truncated must be 'error' or 'ignore', not {truncated!r}")
 
 
+class Unique:
+    """Has no copies and no pickles: they would share what only one may go on with."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+
 # --- the incremental demultiplexer -----------------------------------------------------------------------------------
 
 
-class Demuxer:
+class Demuxer(Unique):
     """Take a multiplexed stream apart as it arrives, without doing any I/O.
 
     Feed it what comes off the wire, cut anywhere; it remembers at most an unfinished header (and, of a systemerr
@@ -749,7 +758,7 @@ class Frame:
         return Frame, (int(self.stream), bytes(self.payload))
 
 
-class FrameReader:
+class FrameReader(Unique):
     """Iterate over whole frames: what `muxframe.frames` returns.
 
     Args:

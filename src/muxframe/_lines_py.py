@@ -27,7 +27,7 @@ from _thread import RLock
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ._framing_py import _KIND_AND_SIZE, _STREAM_OF_KIND, BLOCK_SIZE, Demuxer, again, check_truncated, readable
+from ._framing_py import _KIND_AND_SIZE, _STREAM_OF_KIND, BLOCK_SIZE, Demuxer, Unique, again, check_truncated, readable
 from .errors import DaemonError, FramingError, TruncatedStreamError
 from .protocol import HEADER_SIZE, MAX_PAYLOAD_SIZE, Stream, Truncated
 
@@ -275,7 +275,7 @@ class _Unfinished:
         return later == 0 or (later == _SECOND and whole and self.part_whole)
 
 
-class _Splitter:
+class _Splitter(Unique):
     """What completes lines: all but handing them out."""
 
     __slots__ = (
@@ -690,7 +690,7 @@ class LineSplitter(_Splitter):
         return lines
 
 
-class LineReader:
+class LineReader(Unique):
     """Iterate over lines: what `muxframe.lines` returns.
 
     Args:
