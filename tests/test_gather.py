@@ -423,3 +423,8 @@ def test_arguments() -> None:
             loopback.gather(tail="some")
         with pytest.raises(CheckpointError):
             loopback.gather(checkpoints={"id": "nonsense"})
+        for labels in ([""], ["=x"], {"": "x"}):
+            with pytest.raises(ValueError, match="a label has a name"):
+                loopback.gather(labels=labels)
+        with pytest.raises(TypeError, match="not one string"):
+            loopback.gather(labels="app")

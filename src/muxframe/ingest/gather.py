@@ -164,8 +164,7 @@ class AsyncGathering:
         self._connect = connect
         self._engine: Engine | None = None
         self._names = tuple(names)
-        pairs: Any = getattr(labels, "items", None)
-        self._labels = list(labels) if pairs is None else [f"{name}={value}" for name, value in pairs()]
+        self._labels = _labels_of(labels)
         self._options: dict[str, Any] = {"stdout": stdout, "stderr": stderr, "details": details, **options}
         self._begin: dict[str, Any] = {"since": None if since is None else moment(since), "tail": tail}
         self._end: float | None = None  # in seconds since 1970
@@ -443,6 +442,17 @@ class AsyncGathering:
         else:
             self._sources.pop(id, None)
             self._checkpoints.pop(id, None)
+
+
+def _labels_of(labels: Mapping[str, str] | Sequence[str]) -> list[str]:
+    """Return labels as engines want them: "name" or "name=value"."""
+    if isinstance(labels, str):
+        raise TypeError("labels must be a mapping or a list, not one string")
+    pairs: Any = getattr(labels, "items", None)
+    listed = list(labels) if pairs is None else [f"{name}={value}" for name, value in pairs()]
+    if not all(label.partition("=")[0] for label in listed):
+        raise ValueError("a label has a name: NAME or NAME=VALUE")
+    return listed
 
 
 def _moment(until: Moment) -> str:
