@@ -133,6 +133,17 @@ def test_lines_of_one_second_that_rotation_has_left_at_the_end() -> None:
     assert replay.has_gap
 
 
+def test_lines_of_one_second_are_not_held_without_end() -> None:
+    log = [line(0, b"%d" % number) for number in range(100_000)]
+    checkpoint = Checkpoint("id").after(log[:90_000])
+    for rest, expected in ((log, log[90_000:]), (log[20_000:], [])):
+        replay = Replay(checkpoint, checkpoint.resume_since())
+        assert replay.new(rest) + replay.finish([]) == expected
+        later = line(SECOND)
+        assert replay.new([later]) == [later]
+        assert replay.has_gap == (not expected)
+
+
 def test_lines_that_an_engine_repeats() -> None:
     log = [line(each * SECOND + 17, b"%d" % each) for each in range(5)]
     assert Repeats().new([*log[:3], *log[1:3], *log[3:]]) == log

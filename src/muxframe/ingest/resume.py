@@ -39,6 +39,10 @@ SECOND = 1_000_000_000  # nanoseconds
 #: How much later than a line of one stream an older line of the other may appear in a log.
 LAG = 10 * SECOND
 
+#: Bytes of a stream's lines that are held, at most; LINE_SIZE is what a line has beside its own.
+MAX_HELD = 4 * 1024 * 1024
+LINE_SIZE = 128
+
 #: Nanoseconds: what clocks count in that do not count single ones.
 CLOCK_TICK = 100
 
@@ -231,17 +235,18 @@ class _Search:
 
     Where the log begins with lines of the place's time, the engine may have rotated some of them away, and counting
     does not lead to the place. So they are held until the next time comes: if the place has not been found by then, all
-    behind the last that is like it are new, or all of them.
+    behind the last that is like it are new, or all of them. Where there are too many, none is.
 
     Attributes:
         held: what is new, if the place is not found any more.
         is_found: the place was there.
     """
 
-    __slots__ = ("_is_behind", "_is_whole", "_number", "_place", "_timestamp", "held", "is_found")
+    __slots__ = ("_is_behind", "_is_whole", "_number", "_place", "_room", "_timestamp", "held", "is_found")
 
     def __init__(self, place: Place) -> None:
         self.held: list[Line] = []
+        self._room = MAX_HELD
         self.is_found: bool = False
         self._place = place
         self._timestamp = 0
@@ -260,14 +265,25 @@ class _Search:
             if crc32(line.data) == place.digest:
                 self._is_behind = self._number >= place.number
                 self.is_found = self._is_behind or not self._is_whole
-                self.held.clear()
+                self._release()
             elif not self._is_whole:
-                self.held.append(line)
+                self._hold(line)
         elif timestamp < place.timestamp:
             self.is_found, self._is_whole = False, True
-            self.held.clear()
+            self._release()
         self._timestamp = timestamp
         return []
+
+    def _hold(self, line: Line) -> None:
+        self.held.append(line)
+        self._room -= len(line.data) + LINE_SIZE
+        if self._room < 0:
+            self._is_whole = True
+            self._release()
+
+    def _release(self) -> None:
+        self.held.clear()
+        self._room = MAX_HELD
 
 
 class Repeats:
