@@ -1,9 +1,13 @@
-"""Servers on the loopback interface, for tests: each runs a handler once for each connection, in a thread."""
+"""Servers on the loopback interface, for tests: each runs a handler once for each connection, in a thread.
+
+And programs that stand for ssh, and for the docker at its far end.
+"""
 
 from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -105,3 +109,37 @@ def end(conn: socket.socket) -> None:
         conn.unwrap()
     else:
         conn.shutdown(socket.SHUT_WR)
+
+
+FAKE_SSH = """#!/bin/sh
+# ssh [-l USER] -T [-o ConnectTimeout=N] -- HOST COMMAND...: run the command here, as a login shell over there would.
+[ "$1" = -l ] && shift 2
+[ "$1" = -T ] || exit 99
+shift
+[ "$1" = -o ] && shift 2
+[ "$1" = -- ] || exit 99
+shift 2
+exec sh -c "$*"
+"""
+
+FAKE_DOCKER = f"""#!{sys.executable} -SI
+import os, socket, sys, threading
+_, option, host, *rest = sys.argv
+assert option == "--host" and host.startswith("unix:///") and rest == ["system", "dial-stdio"], sys.argv
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(host.removeprefix("unix://"))
+def forward():
+    while data := os.read(0, 65536):
+        sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+threading.Thread(target=forward, daemon=True).start()
+while data := sock.recv(65536):
+    while data:
+        data = data[os.write(1, data):]
+os._exit(0)
+"""
+
+
+def add_program(directory: Path, name: str, text: str) -> None:
+    (directory / name).write_text(text)
+    (directory / name).chmod(0o755)

@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Handler, answering, end, read_to_end, server_context, serving, tcp_listener, unix_listener
+from servers import (
+    FAKE_DOCKER,
+    FAKE_SSH,
+    Handler,
+    add_program,
+    answering,
+    end,
+    read_to_end,
+    server_context,
+    serving,
+    tcp_listener,
+    unix_listener,
+)
 
 from muxframe import ConnectionLostError
 from muxframe.engine.dial import BLOCK_SIZE, Connection, dial, spawn_ssh, ssh_command
@@ -25,39 +37,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets, p
 
 KINDS = ["unix", "tcp", "tls1.2", "tls1.3", "ssh"]
 SIZE = 10_000_000
-
-FAKE_SSH = """#!/bin/sh
-# ssh [-l USER] -T [-o ConnectTimeout=N] -- HOST COMMAND...: run the command here, as a login shell over there would.
-[ "$1" = -l ] && shift 2
-[ "$1" = -T ] || exit 99
-shift
-[ "$1" = -o ] && shift 2
-[ "$1" = -- ] || exit 99
-shift 2
-exec sh -c "$*"
-"""
-
-FAKE_DOCKER = f"""#!{sys.executable} -SI
-import os, socket, sys, threading
-_, option, host, *rest = sys.argv
-assert option == "--host" and host.startswith("unix:///") and rest == ["system", "dial-stdio"], sys.argv
-sock = socket.socket(socket.AF_UNIX)
-sock.connect(host.removeprefix("unix://"))
-def forward():
-    while data := os.read(0, 65536):
-        sock.sendall(data)
-    sock.shutdown(socket.SHUT_WR)
-threading.Thread(target=forward, daemon=True).start()
-while data := sock.recv(65536):
-    while data:
-        data = data[os.write(1, data):]
-os._exit(0)
-"""
-
-
-def add_program(directory: Path, name: str, text: str) -> None:
-    (directory / name).write_text(text)
-    (directory / name).chmod(0o755)
 
 
 @pytest.fixture

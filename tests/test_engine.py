@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import VERSIONS, server_context, serving, tcp_listener
+from servers import FAKE_DOCKER, FAKE_SSH, VERSIONS, add_program, server_context, serving, tcp_listener
 from shells import NAMES, Shell, in_loop, new_loop
 
 import muxframe
@@ -421,27 +421,12 @@ def test_nobody_listens(shell: Shell) -> None:
             shell.connect(host)
 
 
-DIAL_STDIO = """#!{python}
-import os, socket, sys, threading
-sock = socket.socket(socket.AF_UNIX)
-sock.connect(sys.argv[-3].removeprefix("unix://"))
-def forward():
-    while data := os.read(0, 65536):
-        sock.sendall(data)
-    sock.shutdown(socket.SHUT_WR)
-threading.Thread(target=forward, daemon=True).start()
-while data := sock.recv(65536):
-    os.write(1, data)
-"""
-
-
 def test_what_tells_its_own_end_does_not_wait_for_that_of_ssh(
     bench: Bench, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench(talker(state="exited"))
-    program = tmp_path / "ssh"
-    program.write_text(DIAL_STDIO.format(python=sys.executable))
-    program.chmod(0o755)
+    add_program(tmp_path, "ssh", FAKE_SSH)
+    add_program(tmp_path, "docker", FAKE_DOCKER)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr("muxframe.engine.dial.GRACE", 20.0)
     engine = shell.connect("ssh://h" + bench.engine.host.removeprefix("unix://"), timeout=15)
